@@ -1,0 +1,292 @@
+//! The per-ticket state machine: (state, ticket, findings) → (state', deltas).
+//!
+//! Pure and in memory: no I/O, no clock. A [`Ledger`] is one unit of independent state: tickets, counters of the
+//! partitions they came by, the labels those use, and the next position of each partition. What changed since the last
+//! [`Ledger::take_changes`] is what a journal has to write.
+
+mod held;
+mod series;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
+use serde::{Deserialize, Serialize};
+
+pub use held::{Arrival, Delta, Effort, Held, Piece, best, compare};
+pub use series::{Counters, Label, Labels, RESOLUTION_BUCKETS, Series};
+
+use crate::outcome::Outcome;
+use crate::record::Partition;
+use crate::ticket::Ticket;
+use crate::verdict::{Findings, Policy};
+
+/// A ticket's identity over all sources: a 128-bit hash of source and key, whose form never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TicketKey(pub u128);
+
+impl TicketKey {
+    /// The identity of the ticket with this key at this source.
+    pub fn of(source: &str, key: &str) -> Self {
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        hash.update(source.as_bytes());
+        hash.update(&[0]);
+        hash.update(key.as_bytes());
+        Self(hash.digest128())
+    }
+}
+
+/// What is kept of a ticket.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Slot {
+    /// All that the ledger knows of it.
+    Held(Box<Held>),
+    /// Only that it was there: it was closed and its retention is over.
+    Retired,
+}
+
+/// The settings of a ledger.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How findings become a verdict.
+    pub policy: Policy,
+    /// How many teams get a label of their own.
+    pub team_cap: usize,
+    /// How many services get a label of their own.
+    pub service_cap: usize,
+    /// How long a closed ticket is held after its last change; `None` for ever.
+    pub retention: Option<Duration>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            team_cap: 200,
+            service_cap: 200,
+            retention: Some(Duration::from_secs(90 * 86_400)),
+        }
+    }
+}
+
+/// One partition: how far it is read and what it has counted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PartitionState {
+    /// Which one.
+    pub partition: Partition,
+    /// The offset of the next record to take.
+    pub next_offset: i64,
+    /// The newest record time seen, in milliseconds since 1970; retention is measured against it.
+    pub watermark: i64,
+    /// What it has counted.
+    pub counters: Arc<Counters>,
+}
+
+/// What a journal has to write to make the ledger durable.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Tickets that changed.
+    pub tickets: Vec<TicketKey>,
+    /// Partitions whose counters or positions changed, by number in [`Ledger::partitions`].
+    pub partitions: Vec<u32>,
+}
+
+/// Tickets, counters, labels and positions.
+#[derive(Debug)]
+pub struct Ledger {
+    settings: Settings,
+    tickets: HashMap<TicketKey, Slot>,
+    partitions: Vec<PartitionState>,
+    numbers: HashMap<Partition, u32>,
+    teams: Arc<Labels>,
+    services: Arc<Labels>,
+    /// Closed tickets by home partition and time of their last change.
+    closed: BTreeSet<(u32, i64, TicketKey)>,
+    changed_tickets: HashSet<TicketKey>,
+    changed_partitions: BTreeSet<u32>,
+    deltas: Vec<Delta>,
+}
+
+impl Ledger {
+    /// An empty ledger.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            tickets: HashMap::new(),
+            partitions: Vec::new(),
+            numbers: HashMap::new(),
+            teams: Arc::new(Labels::new(settings.team_cap)),
+            services: Arc::new(Labels::new(settings.service_cap)),
+            closed: BTreeSet::new(),
+            changed_tickets: HashSet::new(),
+            changed_partitions: BTreeSet::new(),
+            deltas: Vec::new(),
+        }
+    }
+
+    /// The number of a partition in this ledger, new if need be.
+    pub fn partition(&mut self, partition: &Partition) -> u32 {
+        if let Some(number) = self.numbers.get(partition) {
+            return *number;
+        }
+        self.restore_partition(PartitionState {
+            partition: partition.clone(),
+            next_offset: 0,
+            watermark: i64::MIN,
+            counters: Arc::default(),
+        })
+    }
+
+    /// Takes one ticket of a record, with what was found in it.
+    pub fn apply(&mut self, source: &str, partition: u32, time: i64, ticket: &Ticket, findings: Findings) -> Outcome {
+        let arrival = self.arrival(partition, time, ticket);
+        let key = TicketKey::of(source, &ticket.key);
+        let policy = self.settings.policy;
+        let deltas = &mut self.deltas;
+        let slot = self.tickets.entry(key).or_insert_with(|| {
+            let held = Held::new(source, ticket, &findings, policy, arrival);
+            held.count_first(arrival, deltas);
+            Slot::Held(Box::new(held))
+        });
+        let Slot::Held(held) = slot else { return Outcome::Late };
+        let closed_before = (!held.is_open()).then_some((held.home, held.changed_at, key));
+        let outcome = held.apply(ticket, findings, policy, arrival, deltas);
+        if outcome == Outcome::Applied {
+            let closed_now = (!held.is_open()).then_some((held.home, held.changed_at, key));
+            if let Some(before) = closed_before {
+                self.closed.remove(&before);
+            }
+            self.closed.extend(closed_now);
+            self.changed_tickets.insert(key);
+        }
+        self.count_deltas();
+        outcome
+    }
+
+    fn arrival(&mut self, partition: u32, time: i64, ticket: &Ticket) -> Arrival {
+        let service = ticket.service.as_ref().or(ticket.ci.as_ref());
+        Arrival {
+            partition,
+            time,
+            team: ticket.group.as_ref().map(|name| label(&mut self.teams, name)),
+            service: service.map(|name| label(&mut self.services, name)),
+        }
+    }
+
+    fn count_deltas(&mut self) {
+        for (partition, series, amount) in self.deltas.drain(..) {
+            if let Some(state) = self.partitions.get_mut(partition as usize) {
+                Arc::make_mut(&mut state.counters).add(series, amount);
+                self.changed_partitions.insert(partition);
+            }
+        }
+    }
+
+    /// Ends a record: counts its outcome and moves the position past it.
+    pub fn finish_record(&mut self, partition: u32, offset: i64, time: Option<i64>, outcome: Outcome) {
+        let Some(state) = self.partitions.get_mut(partition as usize) else { return };
+        state.next_offset = state.next_offset.max(offset + 1);
+        state.watermark = state.watermark.max(time.unwrap_or(i64::MIN));
+        Arc::make_mut(&mut state.counters).add(Series::Records { outcome }, 1);
+        self.changed_partitions.insert(partition);
+    }
+
+    /// Lets closed tickets go whose retention is over.
+    pub fn retire(&mut self) {
+        let Some(retention) = self.settings.retention else { return };
+        let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+        for number in 0..self.partitions.len() {
+            let end = self.partitions[number].watermark.saturating_sub(retention);
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            let first = (number, i64::MIN, TicketKey(0));
+            let due: Vec<_> = self.closed.range(first..(number, end, TicketKey(0))).copied().collect();
+            for entry in due {
+                self.closed.remove(&entry);
+                self.tickets.insert(entry.2, Slot::Retired);
+                self.changed_tickets.insert(entry.2);
+            }
+        }
+    }
+
+    /// What changed since the last time this was asked.
+    pub fn take_changes(&mut self) -> Changes {
+        Changes {
+            tickets: self.changed_tickets.drain().collect(),
+            partitions: std::mem::take(&mut self.changed_partitions).into_iter().collect(),
+        }
+    }
+
+    /// Puts back changes that could not be written, so that they are part of the next.
+    pub fn return_changes(&mut self, changes: Changes) {
+        self.changed_tickets.extend(changes.tickets);
+        self.changed_partitions.extend(changes.partitions);
+    }
+
+    /// Takes back a partition that a journal held.
+    pub fn restore_partition(&mut self, state: PartitionState) -> u32 {
+        let number = u32::try_from(self.partitions.len()).unwrap_or(u32::MAX);
+        self.numbers.insert(state.partition.clone(), number);
+        self.partitions.push(state);
+        number
+    }
+
+    /// Takes back labels that a journal held, in the order in which they were met.
+    pub fn restore_labels(&mut self, teams: &[String], services: &[String]) {
+        teams.iter().for_each(|name| Arc::make_mut(&mut self.teams).restore(name));
+        services.iter().for_each(|name| Arc::make_mut(&mut self.services).restore(name));
+    }
+
+    /// Takes back a ticket that a journal held.
+    pub fn restore_ticket(&mut self, key: TicketKey, slot: Slot) {
+        if let Slot::Held(held) = &slot
+            && !held.is_open()
+        {
+            self.closed.insert((held.home, held.changed_at, key));
+        }
+        self.tickets.insert(key, slot);
+    }
+
+    /// Makes room for tickets to come, so that no single insert has to.
+    pub fn reserve(&mut self, tickets: usize) {
+        self.tickets.reserve(tickets);
+    }
+
+    /// What is kept of a ticket.
+    pub fn ticket(&self, key: TicketKey) -> Option<&Slot> {
+        self.tickets.get(&key)
+    }
+
+    /// All tickets held, in no order.
+    pub fn tickets(&self) -> impl Iterator<Item = &Held> {
+        self.tickets.values().filter_map(|slot| match slot {
+            Slot::Held(held) => Some(&**held),
+            Slot::Retired => None,
+        })
+    }
+
+    /// All partitions, by their number here.
+    pub fn partitions(&self) -> &[PartitionState] {
+        &self.partitions
+    }
+
+    /// The names behind team labels.
+    pub fn teams(&self) -> &Arc<Labels> {
+        &self.teams
+    }
+
+    /// The names behind service labels.
+    pub fn services(&self) -> &Arc<Labels> {
+        &self.services
+    }
+}
+
+/// The label of a name; the table is only copied (from what is shown) when the name is new.
+fn label(labels: &mut Arc<Labels>, name: &str) -> Label {
+    match labels.find(name) {
+        Some(label) => label,
+        None => Arc::make_mut(labels).label(name),
+    }
+}
