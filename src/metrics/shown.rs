@@ -1,0 +1,332 @@
+//! The ledger's metrics: what is committed, as Prometheus metric families.
+//!
+//! [`Shown`] is replaced after each commit; a scrape reads it and changes nothing, so it can be repeated.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+
+use crate::ledger::{Counters, Label, Labels, Ledger, RESOLUTION_BUCKETS, Series};
+use crate::record::Partition;
+use crate::ticket::{Affects, Kind};
+
+/// The committed counters of all partitions.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// By partition, in the ledger's order.
+    pub partitions: Vec<(Partition, Arc<Counters>)>,
+    /// The names behind team labels.
+    pub teams: Arc<Labels>,
+    /// The names behind service labels.
+    pub services: Arc<Labels>,
+    held_at_zero: Arc<HashMap<(usize, Series), Instant>>,
+}
+
+impl Shown {
+    /// What a restored ledger shows at once: all of it was shown before.
+    pub fn restored(ledger: &Ledger) -> Self {
+        Self {
+            partitions: ledger.partitions().iter().map(|p| (p.partition.clone(), p.counters.clone())).collect(),
+            teams: ledger.teams().clone(),
+            services: ledger.services().clone(),
+            held_at_zero: Arc::default(),
+        }
+    }
+
+    /// What is to be shown after a commit. Series that were not there before show 0 until `hold` is over, so that a
+    /// scraper sees where they start.
+    #[must_use]
+    pub fn after_commit(&self, ledger: &Ledger, now: Instant, hold: Duration) -> Self {
+        let mut next = Self { held_at_zero: self.held_at_zero.clone(), ..Self::restored(ledger) };
+        if next.held_at_zero.values().any(|since| now.duration_since(*since) >= hold) {
+            Arc::make_mut(&mut next.held_at_zero).retain(|_, since| now.duration_since(*since) < hold);
+        }
+        if hold.is_zero() {
+            return next;
+        }
+        let mut new = Vec::new();
+        for (number, (_, counters)) in next.partitions.iter().enumerate() {
+            match self.partitions.get(number) {
+                Some((_, before)) if Arc::ptr_eq(before, counters) => {}
+                Some((_, before)) => {
+                    new.extend(counters.iter().filter(|(s, _)| !before.has(*s)).map(|(s, _)| (number, s)))
+                }
+                None => {
+                    new.extend(Series::fixed().into_iter().chain(counters.iter().map(|(s, _)| s)).map(|s| (number, s)))
+                }
+            }
+        }
+        new.retain(|(number, series)| !(self.partitions.len() > *number && series.is_fixed()));
+        if !new.is_empty() {
+            Arc::make_mut(&mut next.held_at_zero).extend(new.into_iter().map(|key| (key, now)));
+        }
+        next
+    }
+
+    /// The sum of a figure over all partitions.
+    pub fn sum(&self, matches: impl Fn(Series) -> bool) -> i64 {
+        let all = self.partitions.iter().flat_map(|(_, counters)| counters.iter());
+        all.filter(|(series, _)| matches(*series)).map(|(_, value)| value).sum()
+    }
+
+    /// All metric families, sorted by name.
+    pub fn families(&self, now: Instant, hold: Duration) -> Vec<MetricFamily> {
+        let mut metrics: BTreeMap<&'static str, (&'static Shape, Vec<Metric>)> = BTreeMap::new();
+        for (number, (partition, counters)) in self.partitions.iter().enumerate() {
+            let value = |series: Series| match self.held_at_zero.get(&(number, series)) {
+                Some(since) if now.duration_since(*since) < hold && !series.is_gauge() => 0,
+                _ => counters.get(series),
+            };
+            let dynamic = counters.iter().map(|(series, _)| series).filter(|series| !series.is_fixed());
+            for series in Series::fixed().into_iter().chain(dynamic) {
+                let Some(shape) = Shape::of(series) else { continue };
+                let mut metric = Metric::from_label(self.labels(partition, series));
+                match series {
+                    Series::ResolutionSum { affects, kind } => metric.set_histogram(resolution(affects, kind, value)),
+                    _ if series.is_gauge() => metric.set_gauge(gauge(value(series))),
+                    _ => metric.set_counter(counter(value(series))),
+                }
+                metrics.entry(shape.name).or_insert((shape, Vec::new())).1.push(metric);
+            }
+        }
+        metrics.into_values().map(|(shape, metrics)| shape.family(metrics)).collect()
+    }
+
+    fn labels(&self, partition: &Partition, series: Series) -> Vec<LabelPair> {
+        let number = partition.number.to_string();
+        let mut labels = vec![("partition", number.as_str()), ("topic", &*partition.topic)];
+        let team = |label: Label| self.teams.name(label);
+        let service = |label: Label| self.services.name(label);
+        match series {
+            Series::Tickets { affects, basis, certainty, kind } => labels.extend([
+                ("affects", affects.as_str()),
+                ("basis", basis.as_str()),
+                ("certainty", certainty.as_str()),
+                ("kind", kind.as_str()),
+            ]),
+            Series::Effort { affects, certainty, kind }
+            | Series::CorrectedEffort { affects, certainty, kind }
+            | Series::Touches { affects, certainty, kind } => {
+                labels.extend([
+                    ("affects", affects.as_str()),
+                    ("certainty", certainty.as_str()),
+                    ("kind", kind.as_str()),
+                ]);
+            }
+            Series::TeamEffort { affects, team: label } | Series::TeamCorrectedEffort { affects, team: label } => {
+                labels.extend([("affects", affects.as_str()), ("team", team(label))]);
+            }
+            Series::ServiceEffort { affects, service: label }
+            | Series::ServiceCorrectedEffort { affects, service: label } => {
+                labels.extend([("affects", affects.as_str()), ("service", service(label))]);
+            }
+            Series::ReclassifiedTickets { from, to }
+            | Series::ReclassifiedEffort { from, to }
+            | Series::ReclassifiedTouches { from, to } => labels.extend([("from", from.as_str()), ("to", to.as_str())]),
+            Series::TeamReclassifiedEffort { team: label, from, to } => {
+                labels.extend([("team", team(label)), ("from", from.as_str()), ("to", to.as_str())]);
+            }
+            Series::ServiceReclassifiedEffort { service: label, from, to } => {
+                labels.extend([("service", service(label)), ("from", from.as_str()), ("to", to.as_str())]);
+            }
+            Series::OpenTickets { affects, kind }
+            | Series::ResolutionSum { affects, kind }
+            | Series::ResolutionBucket { affects, kind, .. } => {
+                labels.extend([("affects", affects.as_str()), ("kind", kind.as_str())]);
+            }
+            Series::OpenCustomerIncidents { service: label } => labels.push(("service", service(label))),
+            Series::Records { outcome } => labels.push(("outcome", outcome.as_str())),
+        }
+        labels.sort_unstable();
+        labels.into_iter().map(pair).collect()
+    }
+}
+
+/// The name, help text and type that a series is shown with.
+struct Shape {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+}
+
+macro_rules! shape {
+    ($name:literal, $kind:ident, $help:literal) => {{
+        const SHAPE: &Shape = &Shape { name: concat!("customer_reach_", $name), help: $help, kind: MetricType::$kind };
+        Some(SHAPE)
+    }};
+}
+
+impl Shape {
+    /// `None` for a part of a series that is shown with another.
+    fn of(series: Series) -> Option<&'static Self> {
+        match series {
+            Series::Tickets { .. } => {
+                shape!("tickets_total", COUNTER, "Tickets, each counted once under its first verdict.")
+            }
+            Series::Effort { .. } => {
+                shape!("effort_seconds_total", COUNTER, "Logged effort under the tag its ticket had then.")
+            }
+            Series::CorrectedEffort { .. } => {
+                shape!("corrected_effort_seconds_total", COUNTER, "Logged effort that was taken back later.")
+            }
+            Series::Touches { .. } => shape!("touches_total", COUNTER, "Updates made by people."),
+            Series::TeamEffort { .. } => shape!("team_effort_seconds_total", COUNTER, "Logged effort by team."),
+            Series::TeamCorrectedEffort { .. } => shape!(
+                "team_corrected_effort_seconds_total",
+                COUNTER,
+                "Logged effort by team that was taken back later."
+            ),
+            Series::ServiceEffort { .. } => {
+                shape!("service_effort_seconds_total", COUNTER, "Logged effort by service.")
+            }
+            Series::ServiceCorrectedEffort { .. } => shape!(
+                "service_corrected_effort_seconds_total",
+                COUNTER,
+                "Logged effort by service that was taken back later."
+            ),
+            Series::ReclassifiedTickets { .. } => {
+                shape!("reclassified_tickets_total", COUNTER, "Tickets that moved from one class to another.")
+            }
+            Series::ReclassifiedEffort { .. } => shape!(
+                "reclassified_effort_seconds_total",
+                COUNTER,
+                "Effort that moved with tickets from one class to another."
+            ),
+            Series::ReclassifiedTouches { .. } => shape!(
+                "reclassified_touches_total",
+                COUNTER,
+                "Touches that moved with tickets from one class to another."
+            ),
+            Series::TeamReclassifiedEffort { .. } => shape!(
+                "team_reclassified_effort_seconds_total",
+                COUNTER,
+                "Effort by team that moved with tickets from one tag to the other."
+            ),
+            Series::ServiceReclassifiedEffort { .. } => shape!(
+                "service_reclassified_effort_seconds_total",
+                COUNTER,
+                "Effort by service that moved with tickets from one tag to the other."
+            ),
+            Series::OpenTickets { .. } => shape!("open_tickets", GAUGE, "Tickets open now."),
+            Series::OpenCustomerIncidents { .. } => {
+                shape!("open_customer_incidents", GAUGE, "Incidents open now that reach the customer.")
+            }
+            Series::ResolutionSum { .. } => {
+                shape!("resolution_seconds", HISTOGRAM, "Time from opening a ticket to its first resolution.")
+            }
+            Series::Records { .. } => shape!("records_total", COUNTER, "Records taken, by what became of them."),
+            Series::ResolutionBucket { .. } => None,
+        }
+    }
+
+    fn family(&self, metrics: Vec<Metric>) -> MetricFamily {
+        let mut family = MetricFamily::default();
+        family.set_name(self.name.to_owned());
+        family.set_help(self.help.to_owned());
+        family.set_field_type(self.kind);
+        family.set_metric(metrics);
+        family
+    }
+}
+
+fn pair((name, value): (&str, &str)) -> LabelPair {
+    let mut pair = LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value.to_owned());
+    pair
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53: 285 million years of effort")]
+fn float(value: i64) -> f64 {
+    value as f64
+}
+
+fn counter(value: i64) -> Counter {
+    let mut counter = Counter::default();
+    counter.set_value(float(value));
+    counter
+}
+
+fn gauge(value: i64) -> Gauge {
+    let mut gauge = Gauge::default();
+    gauge.set_value(float(value));
+    gauge
+}
+
+fn resolution(affects: Affects, kind: Kind, value: impl Fn(Series) -> i64) -> Histogram {
+    let mut total = 0;
+    let mut buckets = Vec::new();
+    for bucket in 0..=u8::try_from(RESOLUTION_BUCKETS.len()).unwrap_or(u8::MAX) {
+        total += value(Series::ResolutionBucket { affects, kind, bucket });
+        if let Some(bound) = RESOLUTION_BUCKETS.get(usize::from(bucket)) {
+            let mut cumulative = Bucket::default();
+            cumulative.set_upper_bound(float(*bound));
+            cumulative.set_cumulative_count(total.unsigned_abs());
+            buckets.push(cumulative);
+        }
+    }
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets);
+    histogram.set_sample_count(total.unsigned_abs());
+    histogram.set_sample_sum(float(value(Series::ResolutionSum { affects, kind })));
+    histogram
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Settings;
+    use crate::outcome::Outcome;
+    use crate::ticket::{Ticket, Version};
+    use crate::verdict::Findings;
+
+    fn count_one(ledger: &mut Ledger, team: &str) {
+        let number = ledger.partition(&Partition { topic: "t".into(), number: 0 });
+        let ticket = Ticket {
+            key: team.into(),
+            version: Some(Version { count: Some(1), time: None }),
+            group: Some(team.into()),
+            effort_seconds: Some(60),
+            ..Ticket::default()
+        };
+        let outcome = ledger.apply("s", number, 0, &ticket, Findings::default());
+        ledger.finish_record(number, 0, None, outcome);
+    }
+
+    fn text(shown: &Shown, now: Instant) -> String {
+        prometheus::TextEncoder::new().encode_to_string(&shown.families(now, Duration::from_secs(60))).unwrap()
+    }
+
+    const TEAM: &str =
+        "customer_reach_team_effort_seconds_total{affects=\"internal\",partition=\"0\",team=\"late\",topic=\"t\"}";
+
+    #[test]
+    fn a_new_series_shows_zero_first_and_its_value_after_the_hold() {
+        let hold = Duration::from_secs(60);
+        let mut ledger = Ledger::new(Settings::default());
+        count_one(&mut ledger, "early");
+        let now = Instant::now();
+        let restored = Shown::restored(&ledger);
+        assert!(text(&restored, now).contains("team=\"early\",topic=\"t\"} 60"), "restored series were shown before");
+        count_one(&mut ledger, "late");
+        let shown = restored.after_commit(&ledger, now, hold);
+        assert!(text(&shown, now).contains(&format!("{TEAM} 0\n")));
+        assert!(text(&shown, now + hold).contains(&format!("{TEAM} 60\n")));
+    }
+
+    #[test]
+    fn every_fixed_series_is_there_from_the_start() {
+        let mut ledger = Ledger::new(Settings::default());
+        ledger.partition(&Partition { topic: "t".into(), number: 0 });
+        let shown = Shown::restored(&ledger);
+        let text = text(&shown, Instant::now());
+        let lines = text.lines().filter(|line| !line.starts_with('#')).count();
+        let histogram_extra = 2 * Kind::ALL.len() * (RESOLUTION_BUCKETS.len() + 2);
+        assert_eq!(lines, Series::fixed().len() + histogram_extra);
+        assert!(text.contains("customer_reach_records_total{outcome=\"dead_letter\",partition=\"0\",topic=\"t\"} 0\n"));
+        assert_eq!(shown.sum(|s| matches!(s, Series::Records { outcome: Outcome::Applied })), 0);
+    }
+}

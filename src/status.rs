@@ -1,0 +1,110 @@
+//! What pipeline, signals and server know of the running service.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::classify::Classifier;
+use crate::metrics::Metrics;
+use crate::source::kafka::SourceWatch;
+
+/// Lag without progress for longer than this makes the service not ready.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// What the server knows of the service.
+#[derive(Debug)]
+pub struct Status {
+    /// What is shown.
+    pub metrics: Arc<Metrics>,
+    /// What is known of the source.
+    pub source: SourceWatch,
+    /// The name of the journal's kind.
+    pub journal: &'static str,
+    rules: Mutex<RulesInUse>,
+    /// Packs and services that wait for the next batch.
+    reloaded: Mutex<Option<Classifier>>,
+    last_error: Mutex<Option<String>>,
+    last_progress: Mutex<Instant>,
+}
+
+/// What is shown of the packs and services in use.
+#[derive(Clone, Debug)]
+pub struct RulesInUse {
+    /// The hash of all rules and services.
+    pub hash: String,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl RulesInUse {
+    fn of(classifier: &Classifier) -> Self {
+        Self { hash: classifier.hash().to_owned(), count: classifier.rules().count() }
+    }
+}
+
+impl Status {
+    /// The status of a service that has just restored its ledger.
+    pub fn new(classifier: &Classifier, journal: &'static str, metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            source: SourceWatch::idle(),
+            journal,
+            rules: Mutex::new(RulesInUse::of(classifier)),
+            reloaded: Mutex::default(),
+            last_error: Mutex::default(),
+            last_progress: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// The packs and services in use.
+    pub fn rules(&self) -> RulesInUse {
+        lock(&self.rules).clone()
+    }
+
+    /// The last error of the pipeline or the source.
+    pub fn last_error(&self) -> Option<String> {
+        let own = lock(&self.last_error).clone();
+        own.or(self.source.state().last_error)
+    }
+
+    /// Why the service is not ready; `None` when it is.
+    pub fn not_ready(&self) -> Option<String> {
+        let state = self.source.state();
+        if let Some(failed) = state.failed {
+            return Some(failed.to_string());
+        }
+        if state.assigned.is_empty() {
+            return Some(self.last_error().map_or("no partition is assigned yet".to_owned(), |error| {
+                format!("no partition is assigned yet: {error}")
+            }));
+        }
+        let idle = lock(&self.last_progress).elapsed();
+        let lag: i64 = state.lag().map(|(_, lag)| lag).sum();
+        (lag > 0 && idle > STUCK).then(|| format!("{lag} records wait and none was committed for {} s", idle.as_secs()))
+    }
+
+    /// Takes notice of an error; `None` when the last one is over.
+    pub fn note_error(&self, error: Option<String>) {
+        *lock(&self.last_error) = error;
+    }
+
+    /// Offers packs and services that were loaded anew to the pipeline.
+    pub fn offer(&self, classifier: Classifier) {
+        *lock(&self.reloaded) = Some(classifier);
+    }
+
+    /// Takes what was offered; it is in use from now on.
+    pub fn take_offered(&self) -> Option<Classifier> {
+        let offered = lock(&self.reloaded).take()?;
+        *lock(&self.rules) = RulesInUse::of(&offered);
+        Some(offered)
+    }
+
+    /// Takes notice of a commit.
+    pub fn note_progress(&self) {
+        *lock(&self.last_progress) = Instant::now();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
