@@ -1,0 +1,236 @@
+//! `serve` against a real Apache Kafka.
+
+use std::time::Duration;
+
+use crate::support::*;
+
+/// A name that no other test uses.
+fn unique(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
+
+#[test]
+fn what_another_client_produces_is_counted_as_an_independent_recount_says() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("recount");
+    broker.create_topic(&topic, 3);
+    let messages = invented(1, 3_000);
+    let folder = tempfile::tempdir().unwrap();
+    let instance = Instance::start(&write_config(folder.path(), &broker.address, &topic, &topic), &[]);
+    // The console producer cannot send a null value for an empty one, so tombstones are left to the other tests.
+    let lines: Vec<_> = messages.iter().filter_map(|m| Some(format!("{}\t{}\n", m.key, m.value.as_ref()?))).collect();
+    broker.console_produce(&topic, &lines.concat());
+    instance.wait_for_records(&topic, lines.len());
+    let metrics = instance.metrics();
+    assert_eq!(Recount::shown(&metrics, &topic), Recount::of(&messages));
+    let broken = messages.iter().filter(|m| m.value.as_ref().is_some_and(|v| v.ends_with("broken"))).count();
+    assert!(broken > 0);
+    assert_eq!(sum(&metrics, "customer_reach_dead_letters_total", &["reason=\"undecodable\""]), broken as f64);
+    let dead = std::fs::read_to_string(folder.path().join("state/dead-letters.ndjson")).unwrap();
+    assert_eq!(dead.lines().count(), broken);
+    assert!(dead.lines().all(|line| line.contains(r#""value":"{\"id\": \"broken""#)), "original bytes are kept");
+    assert!(instance.terminate(), "the drain ends well");
+}
+
+#[test]
+fn killed_at_random_moments_it_counts_what_an_undisturbed_run_counts() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("killed");
+    broker.create_topic(&topic, 4);
+    let messages = invented(2, 20_000);
+    let disturbed = tempfile::tempdir().unwrap();
+    let config = write_config(disturbed.path(), &broker.address, &topic, &topic);
+    // Small batches, so that a kill falls into one of many commits.
+    let small = ["batch.records=50", "batch.linger=1ms"];
+    let mut random = Random::new(3);
+    let mut shown = Default::default();
+    for part in messages.chunks(messages.len() / 20) {
+        let instance = Instance::start(&config, &small);
+        let before = instance.ledger_metrics();
+        broker.produce(&topic, part);
+        assert_never_falls(&shown, &before);
+        let target = sum(&before, "customer_reach_records_total", &[]) + random.below(part.len() as u64) as f64;
+        shown = until("some more records are committed", || {
+            let metrics = instance.ledger_metrics();
+            (sum(&metrics, "customer_reach_records_total", &[]) >= target).then_some(metrics)
+        });
+        instance.kill();
+    }
+    let last = Instance::start(&config, &small);
+    assert_never_falls(&shown, &last.ledger_metrics());
+    last.wait_for_records(&topic, messages.len());
+    let metrics = last.ledger_metrics();
+    assert_eq!(Recount::shown(&metrics, &topic), Recount::of(&messages));
+    last.kill();
+
+    let folder = tempfile::tempdir().unwrap();
+    let undisturbed =
+        Instance::start(&write_config(folder.path(), &broker.address, &topic, &unique("undisturbed")), &[]);
+    undisturbed.wait_for_records(&topic, messages.len());
+    assert_eq!(metrics, undisturbed.ledger_metrics());
+}
+
+#[test]
+fn a_killed_process_counts_again_within_three_seconds() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("again");
+    broker.create_topic(&topic, 2);
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), &broker.address, &topic, &topic);
+    let messages = invented(4, 200);
+    let first = Instance::start(&config, &[]);
+    broker.produce(&topic, &messages[..100]);
+    first.wait_for_records(&topic, 100);
+    first.kill();
+    broker.produce(&topic, &messages[100..]);
+    let second = Instance::start(&config, &[]);
+    let began = std::time::Instant::now();
+    second.wait_for_records(&topic, 200);
+    // The session timeout is 45 s; three seconds cannot be reached by waiting it out.
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(second.terminate());
+}
+
+#[test]
+fn a_second_instance_is_refused_and_the_first_goes_on() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("second");
+    broker.create_topic(&topic, 2);
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [config, other] = folders.each_ref().map(|folder| write_config(folder.path(), &broker.address, &topic, &topic));
+    let first = Instance::start(&config, &[]);
+    broker.produce(&topic, &invented(5, 50));
+    first.wait_for_records(&topic, 50);
+
+    let output = binary().args(["serve", "--config"]).arg(&config).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        message.contains("in use by another process") && message.contains("a folder and a consumer group of its own"),
+        "{message}"
+    );
+
+    let (success, log) = Instance::start(&other, &[]).ended();
+    assert!(!success);
+    assert!(
+        log.contains("belongs to another journal") && log.contains("give this instance a group of its own"),
+        "{log}"
+    );
+
+    broker.produce(&topic, &invented(6, 50));
+    first.wait_for_records(&topic, 100);
+    assert!(first.terminate());
+}
+
+#[test]
+fn a_broker_that_goes_away_and_comes_back_costs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(broker) = Broker::own(folder.path()) else { return };
+    let topic = "restart";
+    broker.create_topic(topic, 2);
+    let messages = invented(7, 2_000);
+    let instance = Instance::start(&write_config(folder.path(), &broker.address, topic, topic), &[]);
+    broker.produce(topic, &messages[..1_000]);
+    instance.wait_for_records(topic, 1_000);
+    broker.control("kill");
+    until("the error is shown", || instance.get("/status.json").filter(|(_, page)| page.contains("\"last_error\":\"")));
+    assert_eq!(
+        instance.get("/livez").map(|(status, _)| status),
+        Some(200),
+        "an absent broker is no reason to be restarted"
+    );
+    broker.control("restart");
+    broker.produce(topic, &messages[1_000..]);
+    instance.wait_for_records(topic, 2_000);
+    assert_eq!(Recount::shown(&instance.metrics(), topic), Recount::of(&messages));
+    assert!(instance.terminate());
+}
+
+#[test]
+fn a_topic_that_does_not_exist_is_waited_for_and_named() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("late");
+    let folder = tempfile::tempdir().unwrap();
+    let instance = Instance::start(&write_config(folder.path(), &broker.address, &topic, &topic), &[]);
+    until("readiness names the topic", || {
+        instance
+            .get("/readyz")
+            .filter(|(status, text)| *status == 503 && text.contains(&format!("the topic `{topic}` does not exist")))
+    });
+    broker.create_topic(&topic, 1);
+    broker.produce(&topic, &invented(8, 10));
+    instance.wait_for_records(&topic, 10);
+    assert!(instance.terminate());
+}
+
+#[test]
+fn tagged_tickets_and_dead_letters_go_to_their_topics() {
+    let Some(broker) = Broker::shared() else { return };
+    let names = ["in", "tagged", "dead"].map(|name| unique(&format!("output-{name}")));
+    let [topic, tagged, dead] = &names;
+    names.iter().for_each(|name| broker.create_topic(name, 1));
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), &broker.address, topic, topic);
+    let set = [format!("output.tagged={tagged}"), format!("output.dead_letters={dead}")];
+    let instance = Instance::start(&config, &set.each_ref().map(String::as_str));
+    let broken = Message { key: "b".into(), value: Some("{broken".into()) };
+    let mut messages = invented(9, 100);
+    messages.push(broken);
+    broker.produce(topic, &messages);
+    instance.wait_for_records(topic, messages.len());
+    let letters = broker.read_all(dead);
+    let (_, headers, value) = letters.iter().find(|(key, _, _)| key == "b").expect("the dead letter is there");
+    assert_eq!(value, "{broken");
+    assert!(headers.contains(&("customer-reach.reason".into(), "undecodable".into())), "{headers:?}");
+    assert!(headers.contains(&("customer-reach.topic".into(), topic.clone())));
+    let lines = broker.read_all(tagged);
+    let ids: std::collections::BTreeSet<_> = lines.iter().map(|(key, _, _)| key.clone()).collect();
+    assert_eq!(ids.len() as f64, Recount::of(&messages).tickets);
+    let line: serde_json::Value = serde_json::from_str(&lines[0].2).unwrap();
+    assert_eq!((&line["basis"], &line["certainty"]), (&"declared".into(), &"clear".into()));
+    assert!(instance.terminate());
+}
+
+#[test]
+fn on_sighup_good_packs_are_taken_and_bad_ones_refused_with_the_reason() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("reload");
+    broker.create_topic(&topic, 1);
+    let folder = tempfile::tempdir().unwrap();
+    let site = folder.path().join("site");
+    std::fs::create_dir(&site).unwrap();
+    let write = |text: &str| std::fs::write(site.join("site.toml"), text).unwrap();
+    let rule = |phrase: &str, example: &str| {
+        format!(
+            "[[rule]]\nid = \"a\"\naffects = \"customer\"\nweight = 5\nphrases = [{phrase:?}]\nexamples = [{example:?}]\n"
+        )
+    };
+    write(&rule("dealernet", "DealerNet is down"));
+    let packs = format!("patterns.packs=[{site:?}]");
+    let config = write_config(folder.path(), &broker.address, &topic, &topic);
+    let instance = Instance::start(&config, &[&packs, "kafka.librdkafka.session.timeout.ms=6000"]);
+    let event = |id: &str| Message {
+        key: id.into(),
+        value: Some(format!("{{\"id\":{id:?},\"summary\":\"boatyard closed\"}}")),
+    };
+    let reloads =
+        |result: &str| sum(&instance.metrics(), "customer_reach_reloads_total", &[&format!("result=\"{result}\"")]);
+    broker.produce(&topic, &[event("1")]);
+    instance.wait_for_records(&topic, 1);
+
+    write(&rule("boatyard", "DealerNet is down"));
+    instance.hang_up();
+    until("the failing example is refused", || (reloads("refused") == 1.0).then_some(()));
+    assert!(instance.get("/status.json").unwrap().1.contains("reload refused"));
+
+    write(&rule("boatyard", "the boatyard is down"));
+    instance.hang_up();
+    until("the good pack is taken", || (reloads("done") == 1.0).then_some(()));
+    broker.produce(&topic, &[event("2")]);
+    instance.wait_for_records(&topic, 2);
+    let metrics = instance.metrics();
+    assert_eq!(sum(&metrics, "customer_reach_tickets_total", &["affects=\"customer\"", "basis=\"pattern\""]), 1.0);
+    assert_eq!(sum(&metrics, "customer_reach_tickets_total", &["affects=\"internal\"", "basis=\"default\""]), 1.0);
+    assert_eq!(sum(&metrics, "customer_reach_pattern_set_info", &[]), 1.0, "one set is in use");
+    assert!(instance.terminate());
+}

@@ -1,0 +1,19 @@
+//! Everything that is tested from outside the library: the binary, real Kafka, real Prometheus.
+//!
+//! Tests that need a broker or Prometheus find them in the environment that `tests/run` sets up.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::let_underscore_must_use,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "a test that cannot go on fails"
+)]
+
+mod bad;
+mod demo;
+mod golden;
+mod kafka;
+mod prometheus;
+mod story;
+mod support;

@@ -1,0 +1,440 @@
+//! The tools of the tests: brokers, instances of the binary, scrapes, and invented tickets with an independent recount.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use serde_json::{Value, json};
+
+/// How long anything may take before a test fails.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A variable that `tests/run` sets; without it the test is left out, except in CI, where that would hide it.
+pub fn given(variable: &str) -> Option<String> {
+    let value = std::env::var(variable).ok();
+    assert!(value.is_some() || std::env::var("CI").is_err(), "{variable} is not set; run tests/run");
+    if value.is_none() {
+        eprintln!("left out: {variable} is not set; tests/run sets it");
+    }
+    value
+}
+
+/// Looks again and again until `found` gives a value.
+pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + LIMIT;
+    loop {
+        if let Some(value) = found() {
+            return value;
+        }
+        assert!(Instant::now() < end, "not within {} s: {what}", LIMIT.as_secs());
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+/// A broker of the run, or one of the test's own.
+pub struct Broker {
+    pub address: String,
+    own: Option<PathBuf>,
+    tools: PathBuf,
+}
+
+impl Broker {
+    /// The broker that all tests share; it must not be stopped.
+    pub fn shared() -> Option<Self> {
+        let (address, tools) = (given("CUSTOMER_REACH_TEST_BROKER")?, given("CUSTOMER_REACH_TEST_KAFKA")?);
+        Some(Self { address, own: None, tools: tools.into() })
+    }
+
+    /// A broker that the test may stop.
+    pub fn own(folder: &Path) -> Option<Self> {
+        let tools = PathBuf::from(given("CUSTOMER_REACH_TEST_KAFKA")?);
+        let mut broker = Self { address: String::new(), own: Some(folder.join("broker")), tools };
+        broker.address = broker.control("start");
+        Some(broker)
+    }
+
+    /// Runs one of the broker script's commands and gives what it prints.
+    pub fn control(&self, command: &str) -> String {
+        let folder = self.own.as_ref().expect("only a broker of the test's own is controlled");
+        let output =
+            Command::new(self.tools.join("broker")).arg(command).arg(folder).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "broker {command} failed");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.address);
+        config
+    }
+
+    /// Makes a topic.
+    pub fn create_topic(&self, topic: &str, partitions: i32) {
+        let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let made = runtime.block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
+        made.into_iter().for_each(|result| {
+            result.unwrap();
+        });
+    }
+
+    /// Produces messages with our own client library.
+    pub fn produce(&self, topic: &str, messages: &[Message]) {
+        let producer: BaseProducer = self.config().create().unwrap();
+        for message in messages {
+            let mut record = BaseRecord::to(topic).key(message.key.as_bytes());
+            if let Some(value) = &message.value {
+                record = record.payload(value);
+            }
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(LIMIT).unwrap();
+    }
+
+    /// All messages of a topic with one partition: key, headers, value.
+    pub fn read_all(&self, topic: &str) -> Vec<Received> {
+        let mut config = self.config();
+        let consumer: BaseConsumer = config.set("group.id", topic).set("enable.auto.commit", "false").create().unwrap();
+        let (start, end) = consumer.fetch_watermarks(topic, 0, LIMIT).unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, 0, Offset::Offset(start)).unwrap();
+        consumer.assign(&list).unwrap();
+        let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap_or_default().to_vec()).unwrap();
+        (start..end)
+            .map(|_| {
+                let message = until("the next message is there", || consumer.poll(LIMIT)).unwrap();
+                let headers =
+                    message.headers().map(|all| all.iter().map(|h| (h.key.to_owned(), text(h.value))).collect());
+                (text(message.key()), headers.unwrap_or_default(), text(message.payload()))
+            })
+            .collect()
+    }
+
+    /// Produces lines `key<TAB>value` with Kafka's own console producer.
+    pub fn console_produce(&self, topic: &str, lines: &str) {
+        let mut child = Command::new(self.tools.join("tool"))
+            .args([
+                "ConsoleProducer",
+                "--bootstrap-server",
+                &self.address,
+                "--topic",
+                topic,
+                "--reader-property",
+                "parse.key=true",
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if self.own.is_some() && !std::thread::panicking() {
+            self.control("kill");
+        }
+    }
+}
+
+/// A message that was read: key, headers, value.
+pub type Received = (String, Vec<(String, String)>, String);
+
+/// One message to be produced.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub key: String,
+    pub value: Option<String>,
+}
+
+/// A configuration for the generic profile in a folder of its own.
+pub fn write_config(folder: &Path, broker: &str, topic: &str, group: &str) -> PathBuf {
+    let (path, state) = (folder.join("customer-reach.toml"), folder.join("state"));
+    let text = format!(
+        "[kafka]\nbrokers = {broker:?}\ngroup = {group:?}\n[[input]]\ntopic = {topic:?}\nprofile = \"generic\"\n\
+         [journal]\npath = {state:?}\n[http]\nlisten = \"127.0.0.1:0\"\n[metrics]\nzero_hold = \"0s\"\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// A running instance of the binary.
+pub struct Instance {
+    child: Child,
+    pub address: String,
+    log: mpsc::Receiver<String>,
+}
+
+/// The binary under test.
+pub fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_customer-reach"));
+    command.env_remove("CUSTOMER_REACH_LOG");
+    command
+}
+
+impl Instance {
+    /// Starts `serve` and waits until it listens.
+    pub fn start(config: &Path, set: &[&str]) -> Self {
+        let mut command = binary();
+        command.args(["serve", "--config"]).arg(config);
+        set.iter().for_each(|setting| {
+            command.args(["--set", setting]);
+        });
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, log) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut instance = Self { child, address: String::new(), log };
+        instance.address = instance.listening();
+        instance
+    }
+
+    fn listening(&self) -> String {
+        let mut seen = Vec::new();
+        let end = Instant::now() + LIMIT;
+        while let Ok(line) = self.log.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            if let Some((_, address)) = line.split_once("address=") {
+                return address.trim().to_owned();
+            }
+            seen.push(line);
+        }
+        panic!("the instance does not listen:\n{}", seen.join("\n"));
+    }
+
+    /// The body of a page, with its status.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        get(&format!("http://{}{path}", self.address))
+    }
+
+    /// The series on /metrics by their name and labels.
+    pub fn metrics(&self) -> BTreeMap<String, f64> {
+        let (status, text) = until("/metrics answers", || self.get("/metrics"));
+        assert_eq!(status, 200, "{text}");
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        samples
+            .map(|line| line.rsplit_once(' ').unwrap())
+            .map(|(series, value)| (series.to_owned(), value.parse().unwrap()))
+            .collect()
+    }
+
+    /// Only the ledger's series: those with a partition, less the process's own.
+    pub fn ledger_metrics(&self) -> BTreeMap<String, f64> {
+        let own = |series: &str| series.contains("partition=") && !series.contains("consumer_lag");
+        self.metrics().into_iter().filter(|(series, _)| own(series)).collect()
+    }
+
+    /// Waits until this many records of a topic are committed.
+    pub fn wait_for_records(&self, topic: &str, count: usize) {
+        until(&format!("{count} records of {topic} are committed"), || {
+            let taken = sum(&self.metrics(), "customer_reach_records_total", &[&format!("topic=\"{topic}\"")]);
+            assert!(taken <= count as f64, "{taken} records were counted, there are only {count}");
+            (taken == count as f64).then_some(())
+        });
+    }
+
+    /// Ends it as `kill -9` does.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    /// Asks it to load packs anew.
+    pub fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
+    /// Ends it with SIGTERM and says whether it ended well.
+    pub fn terminate(mut self) -> bool {
+        self.signal("-TERM");
+        self.wait_for_exit()
+    }
+
+    fn wait_for_exit(&mut self) -> bool {
+        until("the instance ends", || self.child.try_wait().unwrap()).success()
+    }
+
+    /// Waits until it ends by itself and gives what it said since it began to listen.
+    pub fn ended(mut self) -> (bool, String) {
+        let success = self.wait_for_exit();
+        (success, self.log.iter().collect::<Vec<_>>().join("\n"))
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // It has ended already where the test came to its end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!(
+                "the log of the instance at {}:\n{}",
+                self.address,
+                self.log.try_iter().collect::<Vec<_>>().join("\n")
+            );
+        }
+    }
+}
+
+/// The body of a page with its status; `None` when nobody answers.
+pub fn get(url: &str) -> Option<(u16, String)> {
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let mut response = agent.get(url).call().ok()?;
+    Some((response.status().as_u16(), response.body_mut().read_to_string().ok()?))
+}
+
+/// The sum of all series of a metric that carry all these labels.
+pub fn sum(metrics: &BTreeMap<String, f64>, name: &str, labels: &[&str]) -> f64 {
+    let of = |series: &str| series.split('{').next() == Some(name) && labels.iter().all(|label| series.contains(label));
+    metrics.iter().filter(|(series, _)| of(series)).map(|(_, value)| value).sum()
+}
+
+/// Fails if a counter of `before` is higher than in `after`.
+pub fn assert_never_falls(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) {
+    for (series, value) in before {
+        if !series.contains("_open_") {
+            let now = after.get(series).copied().unwrap_or_default();
+            assert!(now >= *value, "{series} fell from {value} to {now}");
+        }
+    }
+}
+
+/// Small, repeatable randomness.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// Invented tickets: versions, corrections downwards, changes of the declared tag, repeats, stale versions, and records
+/// that are none.
+pub fn invented(seed: u64, count: usize) -> Vec<Message> {
+    let mut random = Random::new(seed);
+    let mut versions: HashMap<u64, u64> = HashMap::new();
+    let message = |key: String, value: String| Message { key, value: Some(value) };
+    (0..count)
+        .map(|_| {
+            let ticket = random.below(1 + count as u64 / 5);
+            let key = format!("T{ticket}");
+            match random.below(50) {
+                0 => message(key, "{\"id\": \"broken".to_owned()),
+                1 => Message { key, value: None },
+                kind => {
+                    let version = versions.entry(ticket).or_default();
+                    if kind > 8 {
+                        *version += 1;
+                    } else if kind > 5 {
+                        *version = version.saturating_sub(1).max(1);
+                    }
+                    message(key, event(ticket, (*version).max(1)))
+                }
+            }
+        })
+        .collect()
+}
+
+/// One version of an invented ticket; everything follows from its number and version.
+fn event(ticket: u64, version: u64) -> String {
+    let mut random = Random::new(ticket * 1000 + version);
+    let mut one_of = |names: &[&str]| names[random.below(names.len() as u64) as usize].to_owned();
+    let (kind, state) =
+        (one_of(&["incident", "request", "change"]), one_of(&["open", "pending", "resolved", "closed"]));
+    let affects = one_of(&["customer", "internal"]);
+    json!({
+        "id": format!("T{ticket}"),
+        "kind": kind,
+        "state": state,
+        "summary": format!("Something about thing {ticket}"),
+        "group": format!("Team {}", random.below(5)),
+        "service": format!("Service {}", random.below(4)),
+        "version": version,
+        "effort_seconds": random.below(20) * 300,
+        "affects": affects,
+    })
+    .to_string()
+}
+
+/// What the counters must say of messages, found in the slow and obvious way: the highest version of each ticket.
+#[derive(Debug, Default, PartialEq)]
+pub struct Recount {
+    pub tickets: f64,
+    pub customer_effort: f64,
+    pub internal_effort: f64,
+    pub customer_tickets: f64,
+}
+
+impl Recount {
+    pub fn of(messages: &[Message]) -> Self {
+        let mut newest: HashMap<String, Value> = HashMap::new();
+        for message in messages {
+            let Some(event) = message.value.as_ref().and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
+                continue;
+            };
+            let id = event["id"].as_str().unwrap().to_owned();
+            let held = newest.get(&id).map_or(0, |held| held["version"].as_u64().unwrap());
+            if event["version"].as_u64().unwrap() > held {
+                newest.insert(id, event);
+            }
+        }
+        let effort = |tag: &str| {
+            newest.values().filter(|e| e["affects"] == tag).map(|e| e["effort_seconds"].as_f64().unwrap()).sum()
+        };
+        Self {
+            tickets: newest.len() as f64,
+            customer_effort: effort("customer"),
+            internal_effort: effort("internal"),
+            customer_tickets: newest.values().filter(|e| e["affects"] == "customer").count() as f64,
+        }
+    }
+
+    /// The same from the counters of a topic, by the rule for net figures.
+    pub fn shown(metrics: &BTreeMap<String, f64>, topic: &str) -> Self {
+        let topic = format!("topic=\"{topic}\"");
+        let total = |name: &str, label: &str| sum(metrics, &format!("customer_reach_{name}"), &[&topic, label]);
+        let net = |tag: &str| {
+            total("effort_seconds_total", &format!("affects=\"{tag}\""))
+                - total("corrected_effort_seconds_total", &format!("affects=\"{tag}\""))
+                + total("reclassified_effort_seconds_total", &format!("to=\"{tag}\""))
+                - total("reclassified_effort_seconds_total", &format!("from=\"{tag}\""))
+        };
+        Self {
+            tickets: total("tickets_total", ""),
+            customer_effort: net("customer"),
+            internal_effort: net("internal"),
+            customer_tickets: total("tickets_total", "affects=\"customer\"")
+                + total("reclassified_tickets_total", "to=\"customer\"")
+                - total("reclassified_tickets_total", "from=\"customer\""),
+        }
+    }
+}
