@@ -236,7 +236,8 @@ impl Preparer {
     fn prepare(&self, record: &Record, scratch: &mut Scratch) -> Prepared {
         let length = record.value.as_ref().map_or(0, Vec::len);
         if length > self.max_record_bytes {
-            let detail = format!("the record has {length} bytes, the limit is {}", self.max_record_bytes);
+            let detail =
+                format!("the record has {length} bytes, `[batch] max_record_bytes` allows {}", self.max_record_bytes);
             return Prepared::Refused(Refusal::new(Reason::TooLong, detail));
         }
         let Some(input) = self.inputs.get(&*record.partition.topic) else { return Prepared::Ignored };
