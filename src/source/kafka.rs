@@ -78,6 +78,20 @@ pub enum SourceError {
         /// Partitions there are.
         all: usize,
     },
+    /// The journal is ahead of the topic.
+    #[error(
+        "{partition} ends at offset {end}, but the journal has read up to {position}: the topic was deleted and made anew, \
+         has lost records, or these are other brokers than before; everything up to there would be taken for read. Check \
+         `[kafka] brokers`; if the topic is new on purpose, give it another name, or start with a new journal folder and group"
+    )]
+    AheadOfTopic {
+        /// The partition.
+        partition: Partition,
+        /// The offset behind its last record.
+        end: i64,
+        /// The journal's position.
+        position: i64,
+    },
     /// An error from which the client cannot recover.
     #[error("the Kafka client cannot go on: {0}")]
     Fatal(String),
@@ -432,6 +446,7 @@ impl Reader {
     fn read(&mut self) -> Result<(), SourceError> {
         let Some(all) = self.wait_for_topics() else { return Ok(()) };
         self.check_group(&all)?;
+        self.check_positions(&all)?;
         let topics: Vec<&str> = self.options.topics.iter().map(String::as_str).collect();
         self.consumer.subscribe(&topics).map_err(|e| SourceError::Settings(e.to_string()))?;
         let mut paused = false;
@@ -516,6 +531,36 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// Refuses to read a topic that ends before the journal's position, and says where records are gone that were never
+    /// read.
+    fn check_positions(&self, all: &[Partition]) -> Result<(), SourceError> {
+        for partition in all {
+            let Some(position) = self.options.positions.get(partition).copied() else { continue };
+            let Some((start, end)) = self.watermarks(partition) else { return Ok(()) };
+            if position > end {
+                return Err(SourceError::AheadOfTopic { partition: partition.clone(), end, position });
+            }
+            if position < start {
+                self.shared.note_error(format_args!(
+                    "{partition}: the records from offset {position} to {start} were deleted before they were read; \
+                     counting goes on at {start}, and a longer retention of the topic avoids this"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first offset and the one behind the last; `None` when stopped before the brokers answer.
+    fn watermarks(&self, partition: &Partition) -> Option<(i64, i64)> {
+        loop {
+            match self.consumer.fetch_watermarks(&partition.topic, partition.number, REQUEST_TIMEOUT) {
+                Ok(watermarks) => return Some(watermarks),
+                Err(_) if self.stopped() => return None,
+                Err(error) => self.shared.note_error(format_args!("the ends of {partition} cannot be read: {error}")),
+            }
+        }
     }
 
     fn take_error(&self, error: &KafkaError) -> Result<(), SourceError> {

@@ -232,3 +232,23 @@ fn on_sighup_good_packs_are_taken_and_bad_ones_refused_with_the_reason() {
     assert_eq!(sum(&metrics, "customer_reach_pattern_set_info", &[]), 1.0, "one set is in use");
     assert!(instance.terminate());
 }
+
+#[test]
+fn a_topic_that_was_made_anew_is_not_taken_for_read() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("anew");
+    broker.create_topic(&topic, 1);
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), &broker.address, &topic, &topic);
+    let first = Instance::start(&config, &[]);
+    broker.produce(&topic, &invented(12, 50));
+    first.wait_for_records(&topic, 50);
+    assert!(first.terminate());
+    broker.delete_topic(&topic);
+    broker.create_topic(&topic, 1);
+    broker.produce(&topic, &invented(13, 10));
+    let (success, log) = Instance::start(&config, &[]).ended();
+    assert!(!success);
+    assert!(log.contains("ends at offset 10, but the journal has read up to 50"), "{log}");
+    assert!(log.contains("start with a new journal folder"), "{log}");
+}

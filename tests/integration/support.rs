@@ -77,14 +77,27 @@ impl Broker {
         config
     }
 
+    fn admin(&self) -> (AdminClient<DefaultClientContext>, tokio::runtime::Runtime) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        (self.config().create().unwrap(), runtime)
+    }
+
     /// Makes a topic.
     pub fn create_topic(&self, topic: &str, partitions: i32) {
-        let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (admin, runtime) = self.admin();
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
         let made = runtime.block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
-        made.into_iter().for_each(|result| {
-            result.unwrap();
+        assert!(made.iter().all(Result::is_ok), "{made:?}");
+    }
+
+    /// Deletes a topic and waits until it is gone.
+    pub fn delete_topic(&self, topic: &str) {
+        let (admin, runtime) = self.admin();
+        let gone = runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new())).unwrap();
+        assert!(gone.iter().all(Result::is_ok), "{gone:?}");
+        until("the topic is gone", || {
+            let metadata = admin.inner().fetch_metadata(None, LIMIT).unwrap();
+            metadata.topics().iter().all(|found| found.name() != topic).then_some(())
         });
     }
 
