@@ -48,7 +48,7 @@ pub struct Config {
     /// How long tickets are held.
     pub ledger: Ledger,
     /// Options of profiles, by profile, as the file has them.
-    #[serde(skip)]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub profile: BTreeMap<String, Table>,
 }
 
@@ -309,30 +309,7 @@ impl Config {
 
     /// The whole configuration as TOML, with secrets hidden.
     pub fn print(&self) -> String {
-        let body = toml::to_string(self).unwrap_or_else(|error| format!("# cannot be printed: {error}\n"));
-        let profiles = self.profile.iter().map(|(name, table)| format!("\n[profile.{name}]\n{}", print_flat(table)));
-        body + &profiles.collect::<String>()
-    }
-}
-
-fn print_flat(table: &Table) -> String {
-    table.entries().map(|(key, node)| format!("{} = {}\n", key.value, print_value(&node.value))).collect()
-}
-
-fn print_value(value: &Value) -> String {
-    match value {
-        Value::Text(text) => format!("{text:?}"),
-        Value::Integer(number) => number.to_string(),
-        Value::Float(number) => number.to_string(),
-        Value::Bool(yes) => yes.to_string(),
-        Value::Array(items) => {
-            format!("[{}]", items.iter().map(|i| print_value(&i.value)).collect::<Vec<_>>().join(", "))
-        }
-        Value::Table(table) => {
-            let inner: Vec<_> =
-                table.entries().map(|(k, n)| format!("{:?} = {}", k.value, print_value(&n.value))).collect();
-            format!("{{ {} }}", inner.join(", "))
-        }
+        toml::to_string(self).unwrap_or_else(|error| format!("# cannot be printed: {error}\n"))
     }
 }
 

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
 use toml::de::{DeTable, DeValue};
 
 use crate::diagnostic::{Place, Problem, Problems, Source, closest};
@@ -22,7 +23,8 @@ pub struct Node {
 }
 
 /// A TOML value; dates are read as text.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
 pub enum Value {
     /// Text, also of a date.
     Text(String),
@@ -68,6 +70,18 @@ pub struct Table {
     pub place: Place,
     entries: Vec<(Text, Node)>,
     asked: RefCell<Vec<&'static str>>,
+}
+
+impl Serialize for Node {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
+    }
+}
+
+impl Serialize for Table {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.entries.iter().map(|(key, node)| (&key.value, node)))
+    }
 }
 
 /// Reads a TOML text into a tree. Syntax errors are added to `problems`; what could be read is returned all the same.

@@ -28,7 +28,7 @@ pub struct Input {
     /// The profile, ready for use.
     pub decoder: Decoder,
     /// The system whose tickets these are.
-    pub source: String,
+    pub source: Arc<str>,
 }
 
 /// The pure part, shared by all cores: from bytes to findings.
@@ -149,13 +149,8 @@ impl Pipeline {
                 Outcome::DeadLetter
             }
             Prepared::Tickets(tickets) => {
-                let source = self
-                    .parts
-                    .preparer
-                    .inputs
-                    .get(&*record.partition.topic)
-                    .map_or("", |input| &input.source)
-                    .to_owned();
+                let input = self.parts.preparer.inputs.get(&*record.partition.topic);
+                let source = input.map(|input| input.source.clone()).unwrap_or_default();
                 let outcomes = tickets.into_iter().map(|(ticket, findings)| {
                     let time = timestamp.or(ticket.updated_at.map(jiff::Timestamp::as_millisecond)).unwrap_or_default();
                     self.apply_ticket(&source, partition, time, &ticket, findings)
@@ -224,10 +219,8 @@ impl Pipeline {
 /// A counter for each rule, at 0 from the start; also shows the hash of the rules.
 fn rule_counters(classifier: &Classifier, metrics: &Metrics) -> HashMap<RuleId, IntCounter> {
     metrics.use_patterns(classifier.hash());
-    let counter = |rule: &RuleInfo| {
-        let id = rule.name.rsplit('/').next().unwrap_or(&rule.name);
-        (rule.id, metrics.rule_matches.with_label_values(&[rule.pack.as_str(), id]))
-    };
+    let counter =
+        |rule: &RuleInfo| (rule.id, metrics.rule_matches.with_label_values(&[rule.pack.as_str(), rule.short_name()]));
     classifier.rules().map(counter).collect()
 }
 

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -54,18 +53,15 @@ impl Loaded {
             let options = config.profile.get(&input.profile);
             match Profile::load(&input.profile, &config.patterns.profiles, options, None) {
                 Ok(profile) => {
-                    inputs.insert(
-                        input.topic.clone(),
-                        Input { decoder: Decoder::new(profile), source: input.source.clone() },
-                    );
+                    let source = input.source.as_str().into();
+                    inputs.insert(input.topic.clone(), Input { decoder: Decoder::new(profile), source });
                 }
                 Err(found) => problems.extend(found),
             }
         }
-        match (Classifier::load(&config.classifier_options()), problems.counts().0) {
-            (Ok(classifier), 0) => Ok(Self { classifier, inputs }),
-            (Ok(_), _) => Err(problems),
-            (Err(found), _) => {
+        match Classifier::load(&config.classifier_options()) {
+            Ok(classifier) => problems.into_result(Self { classifier, inputs }),
+            Err(found) => {
                 problems.extend(found);
                 Err(problems)
             }
@@ -79,7 +75,6 @@ pub struct Service {
     pipeline: JoinHandle<anyhow::Result<()>>,
     status: Arc<Status>,
     address: SocketAddr,
-    stop: Arc<AtomicBool>,
 }
 
 impl Service {
@@ -99,11 +94,10 @@ impl Service {
         let source = KafkaSource::start(source_options(config, &journal, &ledger), &status.source)?;
         let pipeline = pipeline(config, loaded, journal, ledger, status.metrics.clone())?;
         runtime.spawn(server::serve(listener, status.clone()));
-        let stop = Arc::new(AtomicBool::new(false));
         let (records, linger) = (config.batch.records, config.batch.linger);
-        let worker = Worker { pipeline, source, status: status.clone(), stop: stop.clone(), records, linger };
+        let worker = Worker { pipeline, source, status: status.clone(), records, linger };
         let pipeline = std::thread::Builder::new().name("pipeline".into()).spawn(move || worker.run())?;
-        Ok(Self { runtime, pipeline, status, address, stop })
+        Ok(Self { runtime, pipeline, status, address })
     }
 
     /// Where the server listens.
@@ -142,7 +136,7 @@ impl Service {
     /// # Errors
     /// When the source ended by itself, or the drain did not end in time.
     pub fn stop(self) -> anyhow::Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.status.source.stop();
         let end = Instant::now() + DRAIN;
         while !self.pipeline.is_finished() && Instant::now() < end {
             std::thread::park_timeout(Duration::from_millis(5));
@@ -280,19 +274,14 @@ struct Worker {
     pipeline: Pipeline,
     source: KafkaSource,
     status: Arc<Status>,
-    stop: Arc<AtomicBool>,
     records: usize,
     linger: Duration,
 }
 
 impl Worker {
     fn run(mut self) -> anyhow::Result<()> {
-        let mut stopping = false;
         loop {
-            if !stopping && self.stop.load(Ordering::Relaxed) {
-                self.status.source.stop();
-                stopping = true;
-            }
+            let stopping = self.status.source.is_stopped();
             let (assigned, batch) = self.next_batch();
             if !assigned.is_empty() {
                 self.pipeline.assign(&assigned);
@@ -344,7 +333,7 @@ impl Worker {
                 Err(error) => {
                     tracing::error!(%error, "a batch could not be committed; trying again");
                     self.status.note_error(Some(error.to_string()));
-                    if self.stop.load(Ordering::Relaxed) {
+                    if self.status.source.is_stopped() {
                         return;
                     }
                     std::thread::park_timeout(RETRY);

@@ -49,17 +49,15 @@ impl Shown {
         }
         let mut new = Vec::new();
         for (number, (_, counters)) in next.partitions.iter().enumerate() {
+            let counted = counters.iter().map(|(series, _)| series);
             match self.partitions.get(number) {
                 Some((_, before)) if Arc::ptr_eq(before, counters) => {}
                 Some((_, before)) => {
-                    new.extend(counters.iter().filter(|(s, _)| !before.has(*s)).map(|(s, _)| (number, s)))
+                    new.extend(counted.filter(|s| !s.is_fixed() && !before.has(*s)).map(|s| (number, s)));
                 }
-                None => {
-                    new.extend(Series::fixed().into_iter().chain(counters.iter().map(|(s, _)| s)).map(|s| (number, s)))
-                }
+                None => new.extend(Series::fixed().into_iter().chain(counted).map(|s| (number, s))),
             }
         }
-        new.retain(|(number, series)| !(self.partitions.len() > *number && series.is_fixed()));
         if !new.is_empty() {
             Arc::make_mut(&mut next.held_at_zero).extend(new.into_iter().map(|key| (key, now)));
         }

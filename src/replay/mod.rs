@@ -88,7 +88,7 @@ impl Replay<'_> {
         let name = self.profile.unwrap_or(rows.suggested_profile());
         let profile = Profile::load(name, &config.patterns.profiles, config.profile.get(name), self.timezone)?;
         eprintln!("{}: {}, profile {name}", dump.display(), rows.described());
-        let input = Input { decoder: Decoder::new(profile), source: name.to_owned() };
+        let input = Input { decoder: Decoder::new(profile), source: name.into() };
         pipeline.add_input(&dump.display().to_string(), input);
         let bar = self.progress_bar(rows.bytes_total());
         let mut batch = Vec::with_capacity(BATCH);

@@ -40,10 +40,7 @@ pub struct Summary {
 /// Effort of one kind, team or service by tag.
 #[derive(Debug, Serialize)]
 struct Split {
-    #[serde(rename = "name")]
     name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    kind: Option<&'static str>,
     customer: i64,
     internal: i64,
 }
@@ -116,7 +113,6 @@ fn kinds(shown: &Shown) -> Vec<Split> {
     };
     let split = |kind: &Kind| Split {
         name: kind.to_string(),
-        kind: Some(kind.as_str()),
         customer: logged(*kind, Affects::Customer),
         internal: logged(*kind, Affects::Internal),
     };
@@ -130,7 +126,6 @@ fn top(names: &[std::sync::Arc<str>], net: impl Fn(Label, Affects) -> i64) -> Ve
         .zip(names)
         .map(|(label, name)| Split {
             name: name.to_string(),
-            kind: None,
             customer: net(label, Affects::Customer),
             internal: net(label, Affects::Internal),
         })

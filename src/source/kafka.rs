@@ -168,6 +168,11 @@ impl SourceWatch {
     pub fn stop(&self) {
         self.0.stop.store(true, Ordering::Relaxed);
     }
+
+    /// Whether the source was told to end.
+    pub fn is_stopped(&self) -> bool {
+        self.0.stop.load(Ordering::Relaxed)
+    }
 }
 
 /// The source as the pipeline holds it.
