@@ -74,7 +74,7 @@ impl Shown {
     pub fn families(&self, now: Instant, hold: Duration) -> Vec<MetricFamily> {
         let mut metrics: BTreeMap<&'static str, (&'static Shape, Vec<Metric>)> = BTreeMap::new();
         for (number, (partition, counters)) in self.partitions.iter().enumerate() {
-            let value = |series: Series| match self.held_at_zero.get(&(number, series)) {
+            let value = |series: Series| match self.held_at_zero.get(&(number, shown_with(series))) {
                 Some(since) if now.duration_since(*since) < hold && !series.is_gauge() => 0,
                 _ => counters.get(series),
             };
@@ -140,6 +140,14 @@ impl Shown {
         }
         labels.sort_unstable();
         labels.into_iter().map(pair).collect()
+    }
+}
+
+/// The series under whose name a series is shown, and with which it is held at 0.
+fn shown_with(series: Series) -> Series {
+    match series {
+        Series::ResolutionBucket { affects, kind, .. } => Series::ResolutionSum { affects, kind },
+        other => other,
     }
 }
 
@@ -313,6 +321,24 @@ mod tests {
         let shown = restored.after_commit(&ledger, now, hold);
         assert!(text(&shown, now).contains(&format!("{TEAM} 0\n")));
         assert!(text(&shown, now + hold).contains(&format!("{TEAM} 60\n")));
+    }
+
+    #[test]
+    fn a_histogram_of_a_new_partition_shows_zero_in_its_buckets_too() {
+        let at = |second| jiff::Timestamp::from_second(second).ok();
+        let mut ledger = Ledger::new(Settings::default());
+        let restored = Shown::restored(&ledger);
+        let number = ledger.partition(&Partition { topic: "t".into(), number: 0 });
+        let now = Instant::now();
+        let assigned = restored.after_commit(&ledger, now, Duration::from_secs(60));
+        let state = Some(crate::ticket::State::Resolved);
+        let ticket = Ticket { key: "a".into(), state, opened_at: at(0), resolved_at: at(60), ..Ticket::default() };
+        ledger.apply("s", number, 0, &ticket, Findings::default());
+        let shown = assigned.after_commit(&ledger, now, Duration::from_secs(60));
+        let counted =
+            |text: &str| text.lines().any(|line| line.contains("resolution_seconds_count") && line.ends_with(" 1"));
+        assert!(!counted(&text(&shown, now)));
+        assert!(counted(&text(&shown, now + Duration::from_secs(60))));
     }
 
     #[test]
