@@ -14,7 +14,8 @@ use crate::pattern::compile::{Matcher, Size};
 use crate::pattern::matcher::Fate;
 pub use crate::pattern::matcher::Scratch;
 pub use crate::pattern::pack::PackSource;
-use crate::pattern::pack::{self, Rule};
+use crate::pattern::pack::{self, Packs};
+use crate::pattern::rule::{Rule, WrittenPhrase};
 use crate::service::{Service, ServiceMap};
 use crate::ticket::{Affects, TextField, Ticket};
 use crate::verdict::{Evidence, Findings, Points, Policy, RuleId};
@@ -72,7 +73,7 @@ impl RuleInfo {
 /// Finds what speaks for and against the customer in a ticket.
 #[derive(Debug)]
 pub struct Classifier {
-    rules: Vec<Rule>,
+    packs: Packs,
     matcher: Matcher,
     services: ServiceMap,
     /// Rules in the order of the matcher, then services that speak.
@@ -93,7 +94,7 @@ impl Classifier {
     /// When one of them holds an error; all problems of all files are reported.
     pub fn load(options: &ClassifierOptions) -> Result<Self, Problems> {
         let mut problems = Problems::new();
-        let rules = pack::load(&options.packs, &mut problems);
+        let packs = pack::load(&options.packs, &mut problems);
         let services = match ServiceMap::load(&options.services) {
             Ok(services) => services,
             Err(found) => {
@@ -102,17 +103,16 @@ impl Classifier {
             }
         };
         problems.into_result(())?;
-        Self::new(rules, services, options)
+        Self::new(packs, services, options)
     }
 
-    /// A classifier of rules and services that are loaded already; takes domains and policy from the options.
+    /// A classifier of packs and services that are loaded already; takes domains and policy from the options.
     ///
     /// # Errors
-    /// When the rules are too many for one automaton.
-    pub fn new(mut rules: Vec<Rule>, services: ServiceMap, options: &ClassifierOptions) -> Result<Self, Problems> {
-        rules.sort_by_cached_key(Rule::name);
-        let matcher = Matcher::new(&rules)?;
-        let mut infos: Vec<RuleInfo> = rules.iter().map(rule_info).collect();
+    /// When the regexes are too many for one automaton.
+    pub fn new(packs: Packs, services: ServiceMap, options: &ClassifierOptions) -> Result<Self, Problems> {
+        let matcher = Matcher::new(&packs)?;
+        let mut infos: Vec<RuleInfo> = packs.rules.iter().map(rule_info).collect();
         let mut service_infos = Vec::new();
         for service in services.services() {
             let info = service_info(service, &services);
@@ -120,12 +120,12 @@ impl Classifier {
             infos.extend(info);
         }
         let by_id = infos.iter().enumerate().map(|(at, info)| (info.id, at)).collect();
-        let hash = hash(&rules, &infos, &services);
+        let hash = hash(&packs, &infos, &services);
         let own_domains = options.own_domains.iter().map(|d| domain_form(d)).filter(|d| !d.is_empty()).collect();
         let own_organizations = options.own_organizations.iter().map(|o| crate::text::folded_name(o)).collect();
         let policy = options.policy;
         let parts = Self {
-            rules,
+            packs,
             matcher,
             services,
             infos,
@@ -146,7 +146,7 @@ impl Classifier {
             requester_external: self.requester_external(ticket),
             ..Findings::default()
         };
-        scratch.begin(self.rules.len());
+        scratch.begin(self.packs.rules.len());
         for field in TextField::ALL {
             let Some(text) = ticket.text(*field) else { continue };
             findings.fields |= Findings::bit(*field);
@@ -157,7 +157,7 @@ impl Classifier {
         findings
     }
 
-    /// Adds the rules that speak in this field, each with its first match there.
+    /// Adds the rules that speak in this field, each with its first match of those that weigh most there.
     fn collect(&self, field: TextField, scratch: &mut Scratch, findings: &mut Findings) {
         scratch.begin_field();
         for at in 0..scratch.matches.len() {
@@ -167,9 +167,16 @@ impl Classifier {
             let Some(info) = self.infos.get(found.rule as usize).filter(|info| info.affects.is_some()) else {
                 continue;
             };
-            if scratch.speaks(found.rule) {
-                let span = scratch.folded.original(found.start as usize..found.end as usize);
-                findings.evidence.push(Evidence { start: span.start, end: span.end, ..info.evidence(field) });
+            let weight = self.matcher.weighed(&found, info.weight);
+            let earlier = scratch.spoke_at(found.rule, findings.evidence.len());
+            if earlier.and_then(|at| findings.evidence.get(at)).is_some_and(|held| held.weight.abs() >= weight.abs()) {
+                continue;
+            }
+            let span = scratch.folded.original(found.start as usize..found.end as usize);
+            let evidence = Evidence { start: span.start, end: span.end, weight, ..info.evidence(field) };
+            match earlier.and_then(|at| findings.evidence.get_mut(at)) {
+                Some(held) => *held = evidence,
+                None => findings.evidence.push(evidence),
             }
         }
     }
@@ -231,7 +238,7 @@ impl Classifier {
     /// The first example that does not make its rule count, or counter-example that does.
     pub fn failing_example(&self) -> Option<String> {
         let failed = |trial: &Trial<'_>| trial.failure.as_ref().map(|why| format!("{}: {why}", trial.text.place));
-        trials(&self.rules, &self.matcher).iter().find_map(failed)
+        trials(&self.packs.rules, &self.matcher).iter().find_map(failed)
     }
 
     /// How large the compiled rules are.
@@ -273,9 +280,16 @@ fn service_info(service: &Service, map: &ServiceMap) -> Option<RuleInfo> {
 }
 
 /// Hashes all that decides, and nothing else: not places, order of files, or examples.
-fn hash(rules: &[Rule], infos: &[RuleInfo], services: &ServiceMap) -> String {
-    let mut lines: Vec<String> = rules.iter().map(rule_line).collect();
-    lines.extend(infos.iter().skip(rules.len()).map(|info| format!("{:?}", (&info.name, info.weight, &info.path))));
+fn hash(packs: &Packs, infos: &[RuleInfo], services: &ServiceMap) -> String {
+    let mut lines: Vec<String> = packs.rules.iter().map(rule_line).collect();
+    lines.extend(packs.lists.iter().map(|list| format!("{list:?}")));
+    lines.extend(packs.zones.iter().map(|zone| {
+        let mut marks: Vec<&str> = zone.marks.iter().map(|mark| mark.value.as_str()).collect();
+        marks.sort_unstable();
+        format!("{:?}", (zone.name(), zone.percent, written(&zone.starts), written(&zone.ends), marks, zone.lines))
+    }));
+    let service_infos = infos.iter().skip(packs.rules.len());
+    lines.extend(service_infos.map(|info| format!("{:?}", (&info.name, info.weight, &info.path))));
     lines.extend(services.services().iter().map(|service| {
         let mut aliases = service.aliases.clone();
         aliases.sort();
@@ -285,16 +299,18 @@ fn hash(rules: &[Rule], infos: &[RuleInfo], services: &ServiceMap) -> String {
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(lines.join("\n").as_bytes()))
 }
 
+/// Phrases as written, in an order that does not depend on that of the file.
+fn written(phrases: &[WrittenPhrase]) -> Vec<&str> {
+    let mut texts: Vec<&str> = phrases.iter().map(|phrase| phrase.text.value.as_str()).collect();
+    texts.sort_unstable();
+    texts
+}
+
 fn rule_line(rule: &Rule) -> String {
-    let phrases = |written: &[pack::WrittenPhrase]| {
-        let mut texts: Vec<String> = written.iter().map(|w| w.text.value.clone()).collect();
-        texts.sort();
-        texts
-    };
     let mut regexes: Vec<&str> = rule.regexes.iter().map(|w| w.text.value.as_str()).collect();
     regexes.sort_unstable();
     let when: Vec<_> = rule.when.iter().map(|condition| (condition.key, &condition.values)).collect();
-    let looks_for = (phrases(&rule.phrases), regexes, phrases(&rule.unless), when);
+    let looks_for = (written(&rule.phrases), regexes, written(&rule.unless), when, &rule.needs, &rule.replaces);
     format!("{:?}", (rule.name(), rule.affects, rule.weight, rule.fields, looks_for))
 }
 

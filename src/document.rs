@@ -194,11 +194,7 @@ impl Table {
 
     /// A list of texts; a single text counts as a list of one.
     pub fn texts(&self, key: &'static str, problems: &mut Problems) -> Option<Vec<Text>> {
-        let node = self.get(key)?;
-        match &node.value {
-            Value::Array(items) => Some(items.iter().filter_map(|item| text_of(item, key, problems)).collect()),
-            _ => Some(text_of(node, key, problems).into_iter().collect()),
-        }
+        texts_of(self.get(key)?, key, problems)
     }
 
     /// A whole number within bounds, both included.
@@ -299,6 +295,14 @@ impl Table {
             };
             problems.push(Problem::error("unknown-key", &key.place, format!("unknown key `{}`", key.value)).help(help));
         }
+    }
+}
+
+/// The texts of a node; a single text counts as a list of one.
+pub fn texts_of(node: &Node, key: &str, problems: &mut Problems) -> Option<Vec<Text>> {
+    match &node.value {
+        Value::Array(items) => Some(items.iter().filter_map(|item| text_of(item, key, problems)).collect()),
+        _ => Some(text_of(node, key, problems).into_iter().collect()),
     }
 }
 

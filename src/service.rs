@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 
 use crate::diagnostic::{Place, Problem, Problems, closest};
 use crate::document::{self, Table, Text};
-use crate::pattern::pack::points;
+use crate::pattern::rule::points;
 use crate::text::{fold_name, folded_name};
 use crate::verdict::Points;
 

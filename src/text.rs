@@ -33,7 +33,7 @@ const fn ascii_table() -> [u8; 256] {
     let mut byte = 1_u8;
     while byte < 128 {
         table[byte as usize] = match byte {
-            b'<' | b'&' | b'{' | b'}' | b'*' | b'_' | b'!' | b'[' => 0,
+            b'<' | b'&' | b'{' | b'}' | b'*' | b'_' | b'!' | b'[' | b'\n' => 0,
             b'`' => b'\'',
             b'-' | b'\t'..=b'\r' => b' ',
             _ => byte.to_ascii_lowercase(),
@@ -54,10 +54,27 @@ struct Stretch {
     width: u32,
 }
 
+/// Where a line of the original starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its first byte in the folded text.
+    pub start: u32,
+    /// Whether a new sentence starts with it: the line before is short or empty, or this one is an item of a list or a
+    /// block of its own. Longer lines are taken for wrapped.
+    pub starts_sentence: bool,
+}
+
+/// A line with fewer characters than this ends where its author wanted; mail programs wrap at 65 to 80.
+const WRAPPED: u32 = 50;
+
 /// A folded text. Reuse one for many texts: its buffers stay.
 #[derive(Clone, Debug, Default)]
 pub struct Folded {
     bytes: Vec<u8>,
+    /// The lines after the first.
+    lines: Vec<Line>,
+    /// The character of the original with which the current line starts.
+    line_start: u32,
     stretches: Vec<Stretch>,
     /// Characters of the original that are done.
     characters: u32,
@@ -76,9 +93,16 @@ impl Folded {
         &self.bytes
     }
 
+    /// The lines after the first.
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
     /// Folds `text`, of which at most [`MAX_FIELD_BYTES`] are looked at, and forgets what was here before.
     pub fn fold(&mut self, text: &str) {
         self.bytes.clear();
+        self.lines.clear();
+        self.line_start = 0;
         self.stretches.clear();
         self.characters = 0;
         self.linear();
@@ -147,29 +171,52 @@ impl Folded {
         if self.latin(rest) {
             return;
         }
-        if ASCII[usize::from(*byte)] == b' ' {
+        if is_blank(*byte) {
             return self.blanks(rest);
         }
         if let Some((length, replacement)) = markup::at(rest.text, rest.at) {
             let original = rest.take(length);
-            return self.block(original, |folded| match replacement {
-                Replacement::Separator => folded.push(' '),
+            self.block(original, |folded| match replacement {
+                Replacement::Separator | Replacement::Line => folded.push(' '),
                 Replacement::Char(c) => folded.push(c),
             });
+            if replacement == Replacement::Line {
+                self.line(true);
+            }
+            return;
         }
         self.cluster(rest);
     }
 
     /// Passes over ASCII separators that follow another.
     fn blanks(&mut self, rest: &mut Rest<'_>) {
-        let bytes = rest.text.as_bytes().iter().skip(rest.at);
-        let length = bytes.take_while(|b| ASCII[usize::from(**b)] == b' ').count();
+        let bytes = rest.text.as_bytes().get(rest.at..).unwrap_or_default();
+        let length = bytes.iter().take_while(|byte| is_blank(**byte)).count();
         if self.bytes.last().is_some_and(|b| *b != b' ') {
             self.bytes.push(b' ');
+        }
+        let run = bytes.get(..length).unwrap_or_default();
+        if let Some(last) = run.iter().rposition(|byte| *byte == b'\n') {
+            let line_length = self.characters - self.line_start;
+            let (before, after) = run.split_at(last);
+            let is_item = after.contains(&b'-') || bytes.get(length) == Some(&b'*');
+            self.line(line_length < WRAPPED || before.contains(&b'\n') || is_item);
         }
         rest.at += length;
         self.characters += count(length);
         self.linear();
+        if run.contains(&b'\n') {
+            self.line_start = self.characters;
+        }
+    }
+
+    /// Starts a line.
+    fn line(&mut self, starts_sentence: bool) {
+        let start = count(self.bytes.len());
+        match self.lines.last_mut() {
+            Some(last) if last.start == start => last.starts_sentence |= starts_sentence,
+            _ => self.lines.push(Line { start, starts_sentence }),
+        }
     }
 
     /// Folds a character with the marks that follow it.
@@ -251,6 +298,11 @@ impl Folded {
     }
 }
 
+/// Whether an ASCII byte folds to a blank.
+fn is_blank(byte: u8) -> bool {
+    byte == b'\n' || ASCII[usize::from(byte)] == b' '
+}
+
 /// The length of the blocks at the start of a text in which every byte folds by table: ASCII, no markup, and no two
 /// separators in a row. Written without branches inside a block, so that it is compiled to vector instructions.
 fn plain_blocks(before: u8, text: &[u8]) -> usize {
@@ -258,7 +310,7 @@ fn plain_blocks(before: u8, text: &[u8]) -> usize {
     let is_special = |byte: u8| {
         let bracket = u8::from(byte == b'{') | u8::from(byte == b'}') | u8::from(byte == b'[') | u8::from(byte == b'<');
         let sign = u8::from(byte == b'&') | u8::from(byte == b'*') | u8::from(byte == b'_') | u8::from(byte == b'!');
-        bracket | sign | u8::from(byte >= 0x80) | u8::from(byte == 0)
+        bracket | sign | u8::from(byte >= 0x80) | u8::from(byte == 0) | u8::from(byte == b'\n')
     };
     let mut last = before;
     let mut length = 0;
@@ -280,6 +332,8 @@ fn plain_blocks(before: u8, text: &[u8]) -> usize {
 pub(crate) enum Replacement {
     /// Nothing but a border between words.
     Separator,
+    /// The border of a block, which starts a line and a sentence.
+    Line,
     /// The character that it writes.
     Char(char),
 }
@@ -498,7 +552,7 @@ pub fn folded_name(name: &str) -> String {
     clippy::cast_possible_truncation,
     reason = "fields are capped at 64 KiB, and folding grows them at most 18 times"
 )]
-fn count(length: usize) -> u32 {
+pub(crate) fn count(length: usize) -> u32 {
     length as u32
 }
 

@@ -2,6 +2,8 @@
 
 use super::{Classifier, RuleInfo, Serialize};
 use crate::pattern::matcher::{Fate, Match, Scratch};
+use crate::pattern::rule::Rule;
+use crate::pattern::zone::Zone;
 use crate::ticket::{TextField, Ticket};
 use crate::verdict::{Basis, Certainty, Evidence, Findings, Points, Verdict};
 
@@ -18,6 +20,8 @@ pub struct Explanation {
     pub certainty: Certainty,
     /// Customer weights less internal weights.
     pub score: f64,
+    /// How many points of evidence for the other tag would bring a tie; `None` where evidence does not decide.
+    pub margin: Option<f64>,
     /// The declared tag, if there is one.
     pub declared: Option<&'static str>,
     /// Whether the requester is from outside, where that can be told.
@@ -52,10 +56,19 @@ pub struct MatchExplanation {
     pub start: u32,
     /// One past the last character.
     pub end: u32,
-    /// The rule's points: above 0 for the customer.
+    /// The rule's points here, less what the zone takes: above 0 for the customer.
     pub weight: f64,
     /// What became of it.
     pub fate: MatchFate,
+    /// The zone in which it lies, such as a signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// The rules that its rule needs, where none of them is there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<String>,
+    /// The rules that replace its rule.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replaced_by: Vec<String>,
     /// The rules by which it was swallowed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub swallowed_by: Vec<String>,
@@ -80,6 +93,12 @@ pub enum MatchFate {
     Cancelled,
     /// The ticket does not meet the rule's `when`.
     ConditionUnmet,
+    /// None of the rules that its rule needs is in the same field.
+    Alone,
+    /// A rule in the same field replaces its rule.
+    Replaced,
+    /// It lies in a zone that weighs nothing, such as a signature.
+    OutOfScope,
 }
 
 /// What the service map said about the ticket's service or configuration item.
@@ -114,6 +133,7 @@ impl Classifier {
             basis,
             certainty,
             score: weight(score),
+            margin: matches!(basis, Basis::Pattern | Basis::Service | Basis::Default).then(|| weight(score.abs())),
             declared: findings.declared.map(|declared| declared.as_str()),
             requester_external: findings.requester_external,
             fields: TextField::ALL
@@ -153,14 +173,21 @@ impl Classifier {
         let original = |m: &Match| scratch.folded.original(m.start as usize..m.end as usize);
         let span = original(found);
         let counts = |e: &Evidence| e.rule == info.id && e.field == field && (e.start, e.end) == (span.start, span.end);
+        let weighed = if found.fate == Fate::Muted { info.weight } else { self.matcher.weighed(found, info.weight) };
+        let rule = self.packs.rules.get(found.rule as usize);
+        let lacks = rule.filter(|_| found.fate == Fate::Alone).map(|rule| rule.needs.clone()).unwrap_or_default();
+        let zone = found.zone.and_then(|zone| self.packs.zones.get(zone as usize));
         let cancel = scratch.cancels.iter().find(|cancel| cancel.rule == found.rule && found.fate == Fate::Cancelled);
         Some(MatchExplanation {
             rule: info.name.clone(),
             file: line_of(info),
             start: span.start,
             end: span.end,
-            weight: weight(info.weight),
+            weight: weight(weighed),
             fate: fate(found, info, findings.counting().any(counts)),
+            zone: zone.map(Zone::name),
+            lacks,
+            replaced_by: self.replacers(found, &info.name, scratch),
             swallowed_by: self.swallowers(found, scratch),
             cancelled_by: cancel.map(original).map(|span| (span.start, span.end)),
         })
@@ -171,9 +198,22 @@ impl Classifier {
         if found.fate != Fate::Swallowed {
             return Vec::new();
         }
-        let around = scratch.matches.iter().filter(|other| other.fate == Fate::Live && found.is_inside(other));
+        let around = scratch.matches.iter().filter(|other| other.fate == Fate::Live && found.is_swallowed_by(other));
         let mut names: Vec<String> =
             around.filter_map(|other| Some(self.infos.get(other.rule as usize)?.name.clone())).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The rules in the field that replace the rule of a replaced match.
+    fn replacers(&self, found: &Match, name: &str, scratch: &Scratch) -> Vec<String> {
+        if found.fate != Fate::Replaced {
+            return Vec::new();
+        }
+        let rules = scratch.matches.iter().filter_map(|other| self.packs.rules.get(other.rule as usize));
+        let replacing = rules.filter(|rule| rule.replaces.iter().any(|replaced| replaced == name));
+        let mut names: Vec<String> = replacing.map(Rule::name).collect();
         names.sort();
         names.dedup();
         names
@@ -196,6 +236,9 @@ fn fate(found: &Match, info: &RuleInfo, counts: bool) -> MatchFate {
         Fate::Swallowed => MatchFate::Swallowed,
         Fate::Cancelled => MatchFate::Cancelled,
         Fate::Unmet => MatchFate::ConditionUnmet,
+        Fate::Alone => MatchFate::Alone,
+        Fate::Replaced => MatchFate::Replaced,
+        Fate::Muted => MatchFate::OutOfScope,
         Fate::Live if info.affects.is_none() => MatchFate::WeighsNothing,
         Fate::Live if counts => MatchFate::Counts,
         Fate::Live => MatchFate::CountedBefore,

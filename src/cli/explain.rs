@@ -13,7 +13,7 @@ use crate::classify::{Classifier, Explanation};
 use crate::config::Config;
 use crate::profile::{Decoded, Decoder, Profile};
 use crate::source::dump::Dump;
-use crate::ticket::Ticket;
+use crate::ticket::{Affects, Ticket};
 
 /// `explain …`.
 #[derive(Debug, Args)]
@@ -114,12 +114,16 @@ fn drawn(explanation: &Explanation, colour: bool) -> String {
 
 /// `INC0012345: customer, clear, by pattern, score +7.00`.
 fn headline(explanation: &Explanation) -> String {
-    let Explanation { id, affects, basis, certainty, score, declared, requester_external, .. } = explanation;
+    let Explanation { id, affects, basis, certainty, score, margin, declared, requester_external, .. } = explanation;
     let certainty = match certainty.as_str() {
         "none" => "unsure".to_owned(),
         certainty => certainty.to_owned(),
     };
-    let mut line = format!("{id}: {affects}, {certainty}, by {basis}, score {score:+.2}\n");
+    let mut line = format!("{id}: {affects}, {certainty}, by {basis}, score {score:+.2}");
+    line += &match margin {
+        Some(margin) => format!(", {margin:.2} from {}\n", other_tag(affects)),
+        None => "\n".to_owned(),
+    };
     if let Some(declared) = declared {
         line += &format!("declared: {declared}\n");
     }
@@ -129,6 +133,11 @@ fn headline(explanation: &Explanation) -> String {
         None => {}
     }
     line
+}
+
+fn other_tag(affects: &str) -> &'static str {
+    let customer = Affects::Customer.as_str();
+    if affects == customer { Affects::Internal.as_str() } else { customer }
 }
 
 fn field_group(field: &FieldExplanation) -> Group<'_> {
@@ -148,13 +157,18 @@ fn annotation<'a>(found: &MatchExplanation, bytes: &[usize]) -> Annotation<'a> {
 /// What stands beside a mark: `en/checkout-failure +5.00 (patterns/packs/en/shop.toml:12)`.
 fn label(found: &MatchExplanation) -> String {
     let MatchExplanation { rule, file, weight, .. } = found;
+    let zone = found.zone.as_deref().unwrap_or_default();
     match found.fate {
+        MatchFate::Counts if !zone.is_empty() => format!("{rule} {weight:+.2}, less in {zone} ({file})"),
         MatchFate::Counts => format!("{rule} {weight:+.2} ({file})"),
         MatchFate::CountedBefore => format!("{rule}, counted before"),
         MatchFate::WeighsNothing => format!("{rule}, weighs nothing ({file})"),
         MatchFate::Swallowed => format!("{rule} {weight:+.2}, inside {}", found.swallowed_by.join(", ")),
         MatchFate::Cancelled => format!("{rule} {weight:+.2}, cancelled by its `unless` ({file})"),
         MatchFate::ConditionUnmet => format!("{rule} {weight:+.2}, its `when` is not met ({file})"),
+        MatchFate::Alone => format!("{rule} {weight:+.2}, needs {}", found.lacks.join(" or ")),
+        MatchFate::Replaced => format!("{rule} {weight:+.2}, replaced by {}", found.replaced_by.join(", ")),
+        MatchFate::OutOfScope => format!("{rule} {weight:+.2}, weighs nothing in {zone}"),
     }
 }
 
@@ -213,7 +227,7 @@ phrases = ["customer[s]"]
     }
 
     const EXPECTED: &str = r#"
-INC1: customer, clear, by pattern, score +9.00
+INC1: customer, clear, by pattern, score +9.00, 9.00 from internal
  --> summary:1:8
   |
 1 | Ärger: Customers cannot check-out since 9

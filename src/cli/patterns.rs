@@ -10,7 +10,7 @@ use super::{Ended, Format};
 use crate::diagnostic::{Place, Problems};
 use crate::pattern::check::{Trial, check, trials};
 use crate::pattern::compile::Matcher;
-use crate::pattern::pack::{self, PackSource, Rule};
+use crate::pattern::pack::{self, PackSource};
 
 /// `patterns …`.
 #[derive(Debug, Args)]
@@ -66,13 +66,13 @@ pub fn run(args: &PatternsArgs) -> anyhow::Result<Ended> {
 /// Finds everything that is wrong with packs; warnings, too, make it end as "found something".
 fn run_check(args: &PackArgs, colour: bool, out: &mut impl Write) -> anyhow::Result<Ended> {
     let mut problems = Problems::new();
-    let mut rules = pack::load(&args.sources(), &mut problems);
-    check(&mut rules, &mut problems);
+    let packs = pack::load(&args.sources(), &mut problems);
+    check(&packs, &mut problems);
     let (errors, warnings) = problems.counts();
     match args.format {
         Format::Json => {
             let report = json!({
-                "rules": rules.len(), "errors": errors, "warnings": warnings, "problems": problems.to_json(),
+                "rules": packs.rules.len(), "errors": errors, "warnings": warnings, "problems": problems.to_json(),
             });
             writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
         }
@@ -80,7 +80,7 @@ fn run_check(args: &PackArgs, colour: bool, out: &mut impl Write) -> anyhow::Res
             if !problems.is_empty() {
                 writeln!(out, "{}\n", problems.render(colour))?;
             }
-            writeln!(out, "{} rules, {}", rules.len(), problems.summary())?;
+            writeln!(out, "{} rules, {}", packs.rules.len(), problems.summary())?;
         }
     }
     Ok(if problems.is_empty() { Ended::Fine } else { Ended::Found })
@@ -88,11 +88,10 @@ fn run_check(args: &PackArgs, colour: bool, out: &mut impl Write) -> anyhow::Res
 
 fn run_test(args: &PackArgs, out: &mut impl Write) -> anyhow::Result<Ended> {
     let mut problems = Problems::new();
-    let mut rules = pack::load(&args.sources(), &mut problems);
+    let packs = pack::load(&args.sources(), &mut problems);
     problems.into_result(())?;
-    rules.sort_by_cached_key(Rule::name);
-    let matcher = Matcher::new(&rules)?;
-    let trials = trials(&rules, &matcher);
+    let matcher = Matcher::new(&packs)?;
+    let trials = trials(&packs.rules, &matcher);
     let failed = trials.iter().filter(|trial| trial.failure.is_some()).count();
     match args.format {
         Format::Json => print_json(&trials, out)?,

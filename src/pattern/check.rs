@@ -9,7 +9,9 @@ use hashbrown::HashMap;
 
 use super::compile::Matcher;
 use super::matcher::{Fate, Match, Scratch};
-use super::pack::{Rule, WrittenPhrase};
+use super::pack::Packs;
+use super::phrase::Phrase;
+use super::rule::{Rule, WrittenPhrase};
 use super::when::Key;
 use crate::diagnostic::{Problem, Problems};
 use crate::document::Text;
@@ -64,12 +66,19 @@ fn why_not(rules: &[Rule], rule: u32, matches: &[Match]) -> String {
     match own.fate {
         Fate::Cancelled => "an `unless` phrase of the rule is in it".to_owned(),
         Fate::Swallowed => {
-            let around = matches.iter().filter(|m| m.fate == Fate::Live && own.is_inside(m));
+            let around = matches.iter().filter(|m| m.fate == Fate::Live && own.is_swallowed_by(m));
             let names: Vec<String> = around.filter_map(|m| rules.get(m.rule as usize)).map(Rule::name).collect();
             format!("a longer match swallows it: {}", names.join(", "))
         }
+        Fate::Alone => format!("no rule that it needs is in it: {}", names(rules, rule, |rule| &rule.needs)),
+        Fate::Replaced => "another rule in it replaces the rule".to_owned(),
+        Fate::Muted => "it lies in a zone that weighs nothing".to_owned(),
         Fate::Unmet | Fate::Live => "the rule's `when` is not met".to_owned(),
     }
+}
+
+fn names(rules: &[Rule], rule: u32, of: impl Fn(&Rule) -> &[String]) -> String {
+    rules.get(rule as usize).map(|rule| of(rule).join(", ")).unwrap_or_default()
 }
 
 /// A ticket that meets the rule's `when` and carries the text.
@@ -97,12 +106,11 @@ fn example_ticket(rule: &Rule, text: &str) -> (TextField, Ticket) {
     (field, ticket)
 }
 
-/// Reports all that is wrong with rules that load. Sorts them by name, which is the order of the matcher.
-pub fn check(rules: &mut [Rule], problems: &mut Problems) {
-    rules.sort_by_cached_key(Rule::name);
-    check_repeated(rules, problems);
-    match Matcher::new(rules) {
-        Ok(matcher) => check_examples(rules, &matcher, problems),
+/// Reports all that is wrong with packs that load.
+pub fn check(packs: &Packs, problems: &mut Problems) {
+    check_repeated(&packs.rules, problems);
+    match Matcher::new(packs) {
+        Ok(matcher) => check_examples(&packs.rules, &matcher, problems),
         Err(found) => problems.extend(found),
     }
 }
@@ -128,10 +136,9 @@ fn check_examples(rules: &[Rule], matcher: &Matcher, problems: &mut Problems) {
 
 /// Reports every phrase that stands in two rules (or twice in one) that look at a common field.
 fn check_repeated(rules: &[Rule], problems: &mut Problems) {
-    let mut first: HashMap<String, (&Rule, &WrittenPhrase)> = HashMap::new();
+    let mut first: HashMap<&Phrase, (&Rule, &WrittenPhrase)> = HashMap::new();
     for (rule, written) in rules.iter().flat_map(|rule| rule.phrases.iter().map(move |phrase| (rule, phrase))) {
-        let key = format!("{:?}", written.phrase);
-        match first.get(&key) {
+        match first.get(&written.phrase) {
             Some((other, before)) if other.fields & rule.fields != 0 => {
                 let title = format!("`{}` repeats a phrase of `{}`", rule.name(), other.name());
                 problems.push(
@@ -142,7 +149,7 @@ fn check_repeated(rules: &[Rule], problems: &mut Problems) {
             }
             Some(_) => {}
             None => {
-                first.insert(key, (rule, written));
+                first.insert(&written.phrase, (rule, written));
             }
         }
     }

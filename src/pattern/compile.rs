@@ -1,69 +1,84 @@
-//! From rules as loaded to the tables that the matcher walks: one automaton over all literals, and what each of them
-//! is good for.
+//! From rules as loaded to the tables that the matcher walks: one tree over all words of all phrases, one automaton over
+//! the literals that regexes require, and what each of them is good for.
 //!
-//! Rules are sorted by name first, so that nothing depends on the order in which they were written.
+//! Rules are sorted by name first, so that nothing depends on the order in which they were written. Alternatives that
+//! several phrases share, such as word lists, are compiled and found once.
+
+use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use hashbrown::HashMap;
 
-use super::pack::Rule;
-use super::phrase::{Literal, Phrase};
+use super::pack::Packs;
+use super::phrase::{Alternatives, Phrase};
 use super::regex::GatedRegex;
+use super::rule::Rule;
+use super::trie::{Trie, TrieBuilder};
 use super::when::Condition;
+use super::zone::CompiledZone;
 use crate::diagnostic::{Place, Problem, Problems};
-use crate::text::is_word;
+use crate::text::count;
+use crate::ticket::Affects;
 
-/// Up to this many automaton states the DFA is used: up to three times the speed of the NFA, for about 256 bytes a
-/// state. Beyond these 8 MiB it leaves the caches, and the NFA is as fast in a sixteenth of the memory.
-const MAX_DFA_STATES: usize = 32 * 1024;
-
-/// Rules as compiled.
+/// Rules and zones as compiled.
 #[derive(Debug)]
 pub struct Matcher {
-    pub(super) automaton: AhoCorasick,
-    /// By automaton pattern: what its literal is good for.
-    pub(super) literals: Vec<LiteralUses>,
-    pub(super) pieces: Vec<PieceUse>,
-    pub(super) gates: Vec<u32>,
-    pub(super) phrases: Vec<PhraseOwner>,
+    pub(super) trie: Trie,
+    /// By part: the phrases that are looked at where it is found.
+    pub(super) parts: Vec<Box<[u32]>>,
+    pub(super) phrases: Vec<CompiledPhrase>,
+    /// Finds the literals that regexes require.
+    pub(super) gates: Option<AhoCorasick>,
+    /// By literal of [`Matcher::gates`]: the regexes that require it.
+    pub(super) gated: Vec<Box<[u32]>>,
     pub(super) regexes: Vec<OwnedRegex>,
     pub(super) rules: Vec<CompiledRule>,
+    pub(super) zones: Vec<CompiledZone>,
     /// The fields that any rule looks at.
     pub(super) fields: u8,
 }
 
-/// What a literal of the automaton is good for.
-#[derive(Clone, Debug, Default)]
-pub(super) struct LiteralUses {
-    /// Uses in [`Matcher::pieces`].
-    pub pieces: std::ops::Range<u32>,
-    /// Uses in [`Matcher::gates`].
-    pub gates: std::ops::Range<u32>,
-    /// Whether it starts with a word character, and so must not start inside a word.
-    pub starts_word: bool,
-    /// Whether it ends with a word character.
-    pub ends_word: bool,
+/// What a phrase is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A rule looks for it.
+    Rule(u32),
+    /// It cancels a rule.
+    Unless(u32),
+    /// It starts a zone.
+    ZoneStart(u32),
+    /// It ends a zone.
+    ZoneEnd(u32),
 }
 
-/// A literal as one way to say one part of a phrase.
+/// A phrase as compiled.
 #[derive(Clone, Debug)]
-pub(super) struct PieceUse {
-    pub phrase: u32,
-    pub part: u8,
-    /// Whether the last word may go on.
-    pub open: bool,
-    /// The pieces that follow the literal's first one; what is between them is the free ending of a word.
-    pub tail: Box<[String]>,
+pub(super) struct CompiledPhrase {
+    pub owner: Owner,
+    pub sides: Box<[Box<[Link]>]>,
 }
 
-/// Whose phrase it is.
-#[derive(Clone, Debug)]
-pub(super) struct PhraseOwner {
-    pub rule: u32,
-    /// How many parts it has.
-    pub parts: u8,
-    /// Whether it cancels the rule.
-    pub cancels: bool,
+/// A part in its place in a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub part: u32,
+    /// How many words may lie between the part before and this one.
+    pub gap: u8,
+}
+
+impl CompiledPhrase {
+    /// The only part, where there is only one.
+    pub fn one_piece(&self) -> Option<u32> {
+        match &*self.sides {
+            [side] if side.len() == 1 => side.first().map(|link| link.part),
+            _ => None,
+        }
+    }
+
+    /// All parts.
+    pub fn parts(&self) -> impl Iterator<Item = u32> {
+        self.sides.iter().flatten().map(|link| link.part)
+    }
 }
 
 /// Whose regex it is.
@@ -76,44 +91,57 @@ pub(super) struct OwnedRegex {
 /// What the matcher has to know of a rule.
 #[derive(Clone, Debug)]
 pub(super) struct CompiledRule {
+    pub affects: Option<Affects>,
     pub fields: u8,
     pub when: Box<[Condition]>,
+    /// The rules of which one must be there, too; none where it needs none.
+    pub needs: Box<[u32]>,
+    /// The rules that do not count beside it.
+    pub replaces: Box<[u32]>,
 }
 
 /// Size of a compiled matcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Literals in the automaton.
-    pub literals: usize,
-    /// Regexes behind it.
+    /// Different words and signs in all phrases.
+    pub words: usize,
+    /// Nodes of the tree over them.
+    pub nodes: usize,
+    /// Regexes.
     pub regexes: usize,
-    /// Heap of the automaton in bytes.
-    pub automaton_bytes: usize,
+    /// Bytes of the tree and the automaton on the heap, roughly.
+    pub bytes: usize,
 }
 
-/// Collects what belongs to each literal.
+/// Collects what belongs together.
 #[derive(Default)]
-struct Builder<'a> {
-    literals: HashMap<&'a str, (Vec<PieceUse>, Vec<u32>)>,
-    phrases: Vec<PhraseOwner>,
+struct Builder {
+    trie: TrieBuilder,
+    parts: HashMap<Alternatives, u32>,
+    phrases: Vec<CompiledPhrase>,
+    gates: HashMap<String, Vec<u32>>,
     regexes: Vec<OwnedRegex>,
 }
 
 impl Matcher {
-    /// Compiles rules, which must be sorted by name; matches refer to them by their index.
+    /// Compiles packs, whose rules must be sorted by name; matches refer to them by their index.
     ///
     /// # Errors
-    /// When they are too many for the automaton.
-    pub fn new(rules: &[Rule]) -> Result<Self, Problems> {
+    /// When their regexes are too many for one automaton.
+    pub fn new(packs: &Packs) -> Result<Self, Problems> {
         let mut builder = Builder::default();
-        for (rule, index) in rules.iter().zip(0..) {
+        for (rule, index) in packs.rules.iter().zip(0..) {
             builder.add(rule, index);
         }
-        builder.build(rules).map_err(|error| {
+        for (zone, index) in packs.zones.iter().zip(0..) {
+            zone.starts.iter().for_each(|start| builder.add_phrase(&start.phrase, Owner::ZoneStart(index)));
+            zone.ends.iter().for_each(|end| builder.add_phrase(&end.phrase, Owner::ZoneEnd(index)));
+        }
+        builder.build(packs).map_err(|error| {
             let mut problems = Problems::new();
             let place = Place::Named("packs".to_owned());
             let problem = Problem::error("too-large", &place, format!("the rules cannot be compiled: {error}"));
-            problems.push(problem.help("load fewer packs, or use `*` instead of long lists of alternatives"));
+            problems.push(problem.help("load fewer packs, or write phrases instead of regexes"));
             problems
         })
     }
@@ -121,91 +149,94 @@ impl Matcher {
     /// How large the matcher is.
     pub fn size(&self) -> Size {
         Size {
-            literals: self.literals.len(),
+            words: self.trie.vocabulary().len(),
+            nodes: self.trie.len(),
             regexes: self.regexes.len(),
-            automaton_bytes: self.automaton.memory_usage(),
+            bytes: self.trie.memory() + self.gates.as_ref().map_or(0, AhoCorasick::memory_usage),
         }
     }
 }
 
-impl<'a> Builder<'a> {
-    fn add(&mut self, rule: &'a Rule, index: u32) {
-        for written in &rule.phrases {
-            self.add_phrase(&written.phrase, index, false);
-        }
-        for written in &rule.unless {
-            self.add_phrase(&written.phrase, index, true);
-        }
+impl Builder {
+    fn add(&mut self, rule: &Rule, index: u32) {
+        rule.phrases.iter().for_each(|written| self.add_phrase(&written.phrase, Owner::Rule(index)));
+        rule.unless.iter().for_each(|written| self.add_phrase(&written.phrase, Owner::Unless(index)));
         for written in &rule.regexes {
-            let regex = number(self.regexes.len());
+            let regex = count(self.regexes.len());
             for literal in &written.regex.gate.literals {
-                self.literals.entry(literal).or_default().1.push(regex);
+                self.gates.entry_ref(literal.as_str()).or_default().push(regex);
             }
             self.regexes.push(OwnedRegex { rule: index, regex: written.regex.clone() });
         }
     }
 
-    fn add_phrase(&mut self, phrase: &'a Phrase, rule: u32, cancels: bool) {
-        let index = number(self.phrases.len());
-        for (part, at) in phrase.parts.iter().zip(0..) {
-            for literal in &part.alternatives {
-                self.add_literal(literal, index, at);
+    fn add_phrase(&mut self, phrase: &Phrase, owner: Owner) {
+        let mut sides = Vec::new();
+        for side in &phrase.sides {
+            sides.push(side.iter().map(|part| Link { part: self.part(&part.alternatives), gap: part.gap }).collect());
+        }
+        self.phrases.push(CompiledPhrase { owner, sides: sides.into() });
+    }
+
+    /// The number of a part; the same for the same alternatives.
+    fn part(&mut self, alternatives: &Alternatives) -> u32 {
+        if let Some(known) = self.parts.get(alternatives) {
+            return *known;
+        }
+        let part = count(self.parts.len());
+        self.parts.insert(Arc::clone(alternatives), part);
+        alternatives.iter().for_each(|literal| self.trie.add(literal, part));
+        part
+    }
+
+    /// By part: the phrases to look at where it is found. A phrase is looked at for its rarest part only: the one that
+    /// the fewest phrases have.
+    fn looked_at(&self) -> Vec<Box<[u32]>> {
+        let mut uses = vec![0_u32; self.parts.len()];
+        for part in self.phrases.iter().flat_map(CompiledPhrase::parts) {
+            if let Some(count) = uses.get_mut(part as usize) {
+                *count += 1;
             }
         }
-        let parts = u8::try_from(phrase.parts.len()).unwrap_or(u8::MAX);
-        self.phrases.push(PhraseOwner { rule, parts, cancels });
-    }
-
-    fn add_literal(&mut self, literal: &'a Literal, phrase: u32, part: u8) {
-        let Some((head, tail)) = literal.pieces.split_first() else { return };
-        let used = PieceUse { phrase, part, open: literal.open, tail: tail.into() };
-        self.literals.entry(head).or_default().0.push(used);
-    }
-
-    fn build(self, rules: &[Rule]) -> Result<Matcher, aho_corasick::BuildError> {
-        let mut texts: Vec<_> = self.literals.into_iter().collect();
-        texts.sort_unstable_by_key(|(text, _)| *text);
-        let kind = if states(texts.iter().map(|(text, _)| *text)) <= MAX_DFA_STATES {
-            AhoCorasickKind::DFA
-        } else {
-            AhoCorasickKind::ContiguousNFA
-        };
-        let mut builder = AhoCorasick::builder();
-        let automaton = builder.match_kind(MatchKind::Standard).kind(Some(kind)).prefilter(false);
-        let automaton = automaton.build(texts.iter().map(|(text, _)| text))?;
-        let (mut literals, mut pieces, mut gates) = (Vec::new(), Vec::new(), Vec::new());
-        for (text, (used, gated)) in texts {
-            let (piece, gate) = (number(pieces.len()), number(gates.len()));
-            pieces.extend(used);
-            gates.extend(gated);
-            literals.push(LiteralUses {
-                pieces: piece..number(pieces.len()),
-                gates: gate..number(gates.len()),
-                starts_word: text.starts_with(is_word),
-                ends_word: text.ends_with(is_word),
-            });
+        let mut looked_at = vec![Vec::new(); self.parts.len()];
+        for (phrase, index) in self.phrases.iter().zip(0..) {
+            let rarest = phrase.parts().min_by_key(|part| uses.get(*part as usize));
+            if let Some(phrases) = rarest.and_then(|part| looked_at.get_mut(part as usize)) {
+                phrases.push(index);
+            }
         }
-        let compiled = rules.iter().map(|rule| CompiledRule { fields: rule.fields, when: rule.when.clone().into() });
-        let fields = rules.iter().fold(0, |fields, rule| fields | rule.fields);
-        let (phrases, regexes, rules) = (self.phrases, self.regexes, compiled.collect());
-        Ok(Matcher { automaton, literals, pieces, gates, phrases, regexes, rules, fields })
+        looked_at.into_iter().map(Vec::into_boxed_slice).collect()
+    }
+
+    fn build(self, packs: &Packs) -> Result<Matcher, aho_corasick::BuildError> {
+        let parts = self.looked_at();
+        let mut gates: Vec<(String, Vec<u32>)> = self.gates.into_iter().collect();
+        gates.sort_unstable();
+        let mut builder = AhoCorasick::builder();
+        let automaton = builder.match_kind(MatchKind::Standard).kind(Some(AhoCorasickKind::DFA)).prefilter(false);
+        let automaton = (!gates.is_empty()).then(|| automaton.build(gates.iter().map(|(literal, _)| literal)));
+        let index: HashMap<String, u32> = packs.rules.iter().map(Rule::name).zip(0..).collect();
+        Ok(Matcher {
+            trie: self.trie.build(),
+            parts,
+            phrases: self.phrases,
+            gates: automaton.transpose()?,
+            gated: gates.into_iter().map(|(_, regexes)| regexes.into_boxed_slice()).collect(),
+            regexes: self.regexes,
+            rules: packs.rules.iter().map(|rule| compiled(rule, &index)).collect(),
+            zones: packs.zones.iter().map(CompiledZone::new).collect(),
+            fields: packs.rules.iter().fold(0, |fields, rule| fields | rule.fields),
+        })
     }
 }
 
-/// How many automaton states sorted literals need: one for each prefix that is new.
-fn states<'a>(sorted: impl Iterator<Item = &'a str>) -> usize {
-    let mut states = 1;
-    let mut last = "";
-    for text in sorted {
-        let shared = text.bytes().zip(last.bytes()).take_while(|(a, b)| a == b).count();
-        states += text.len() - shared;
-        last = text;
+fn compiled(rule: &Rule, index: &HashMap<String, u32>) -> CompiledRule {
+    let numbers = |names: &[String]| names.iter().filter_map(|name| index.get(name)).copied().collect();
+    CompiledRule {
+        affects: rule.affects,
+        fields: rule.fields,
+        when: rule.when.clone().into(),
+        needs: numbers(&rule.needs),
+        replaces: numbers(&rule.replaces),
     }
-    states
-}
-
-/// An index; the automaton refuses more than 2³¹ patterns, and nothing here outnumbers its literals' uses.
-#[expect(clippy::cast_possible_truncation, reason = "packs that come near 2^32 phrases do not fit into memory")]
-fn number(index: usize) -> u32 {
-    index as u32
 }

@@ -1,24 +1,32 @@
-//! Rules at work: one pass over a folded field, then verification of what the pass found.
+//! Rules at work: one pass over the words of a folded field, then verification of what the pass found.
 //!
 //! What counts as a match:
-//! - A literal counts on word borders, which are looked at by hand: letters and digits of any script make words.
-//! - A phrase with `...` is placed once for each place of its first part: where its last part ends first. Between two
-//!   parts lie at most four words and 256 bytes. Its span reaches from the first part to the last.
+//! - A literal counts on word borders: letters and digits of any script make words.
+//! - A chain of parts is placed once for each place of its first part: where its last part ends first. Between two parts
+//!   lie at most as many words as the gap allows, and no end of a sentence.
+//! - The sides of `&` lie in one sentence, at most [`MAX_APART`] words from the first side, in any order; the nearest
+//!   places are taken.
+//! - A part of a phrase that is not in one piece counts for nothing where it lies inside a longer match in one piece of a
+//!   rule that speaks for neither side, or, where the phrase speaks for the customer, of an internal rule: the customer of
+//!   "internal customer" is nobody's customer.
 //! - Rules whose `when` is not met, and rules cancelled by `unless` in this field, have no match.
-//! - Of what is left, a match that lies inside a longer one is swallowed; equal spans all stay.
+//! - Of what is left, a match that lies inside a longer one is swallowed; equal spans all stay. Matches of `&` neither
+//!   swallow nor are swallowed.
+//! - Then rules that lack what they need fall, then those that another replaces, then those in a zone that weighs nothing.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
-use super::compile::{LiteralUses, Matcher, PieceUse};
-use super::phrase::MAX_GAP_WORDS;
+use super::compile::{CompiledPhrase, Link, Matcher, Owner};
 use super::when::Facts;
-use crate::text::{self, Folded};
-use crate::ticket::{TextField, Ticket};
-use crate::verdict::Findings;
+use super::word::{Token, Tokens};
+use super::zone::{Laid, is_first_in_line, lay, zone_of};
+use crate::text::{Folded, count};
+use crate::ticket::{Affects, TextField, Ticket};
+use crate::verdict::{Findings, Points};
 
-/// How many bytes may lie between two parts of a phrase: four words of usual length, several times over. It bounds the
-/// work where "words" are pasted tables.
-pub const MAX_GAP_BYTES: u32 = 256;
+/// How many words may lie between two sides of `&`: a long sentence.
+pub const MAX_APART: u32 = 20;
 
 /// What became of a match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +39,12 @@ pub enum Fate {
     Cancelled,
     /// The ticket does not meet its rule's `when`.
     Unmet,
+    /// None of the rules that its rule needs is in the same field.
+    Alone,
+    /// A rule in the same field replaces its rule.
+    Replaced,
+    /// It lies in a zone that weighs nothing.
+    Muted,
 }
 
 /// A rule found at a place of a folded field.
@@ -44,9 +58,17 @@ pub struct Match {
     pub end: u32,
     /// What became of it.
     pub fate: Fate,
+    /// Whether it comes from a phrase with `&`, and so neither swallows nor is swallowed.
+    pub is_scattered: bool,
+    /// The zone in which it starts, by its index among those that were compiled.
+    pub zone: Option<u32>,
 }
 
 impl Match {
+    fn new(rule: u32, start: u32, end: u32) -> Self {
+        Self { rule, start, end, fate: Fate::Live, is_scattered: false, zone: None }
+    }
+
     fn span(&self) -> (u32, u32) {
         (self.start, self.end)
     }
@@ -54,6 +76,11 @@ impl Match {
     /// Whether it lies inside another, longer match.
     pub fn is_inside(&self, other: &Self) -> bool {
         other.start <= self.start && self.end <= other.end && self.span() != other.span()
+    }
+
+    /// Whether another match swallows it.
+    pub fn is_swallowed_by(&self, other: &Self) -> bool {
+        self.is_inside(other) && !self.is_scattered && !other.is_scattered
     }
 }
 
@@ -65,26 +92,39 @@ pub struct Scratch {
     pub(crate) matches: Vec<Match>,
     /// Where `unless` phrases were found.
     pub(crate) cancels: Vec<Match>,
-    parts: Vec<PartHit>,
+    tokens: Tokens,
+    hits: Vec<PartHit>,
+    /// The phrases in several parts of which the rarest part was found.
+    pending: Vec<u32>,
+    /// Matches in one piece: inside them, parts of other phrases may count for nothing.
+    blockers: Vec<Match>,
     gates: Vec<GateHit>,
+    zone_hits: Vec<ZoneHit>,
+    zones: Vec<Laid>,
+    live: Vec<u32>,
     facts: Facts,
-    /// By rule: the number of the last field in which it spoke.
-    spoke: Vec<u64>,
+    /// By rule: the number of the last field in which it spoke, and its evidence there.
+    spoke: Vec<(u64, usize)>,
     field: u64,
 }
 
-/// A part of a phrase with `...`, found.
+/// A part of a phrase, found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct PartHit {
-    phrase: u32,
-    part: u8,
-    start: u32,
-    end: u32,
-    /// Where the whole phrase ends at the earliest; [`NOWHERE`] where the rest does not follow.
-    finish: u32,
+    part: u32,
+    /// Its first and its last token.
+    first: u32,
+    last: u32,
 }
 
-const NOWHERE: u32 = u32::MAX;
+/// The start or end of a zone, found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ZoneHit {
+    pub zone: u32,
+    pub line: u32,
+    /// Whether it starts the zone.
+    pub starts: bool,
+}
 
 /// A literal found that a regex requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,6 +132,15 @@ struct GateHit {
     regex: u32,
     start: u32,
     end: u32,
+}
+
+/// A chain of parts in its place: first and last token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Placed {
+    first: u32,
+    /// The last token of the first part, which the parts before it must not overlap.
+    last: u32,
+    finish: u32,
 }
 
 impl Scratch {
@@ -104,7 +153,7 @@ impl Scratch {
     pub(crate) fn begin(&mut self, rules: usize) {
         self.facts.clear();
         if self.spoke.len() < rules {
-            self.spoke.resize(rules, 0);
+            self.spoke.resize(rules, (0, 0));
         }
     }
 
@@ -113,10 +162,14 @@ impl Scratch {
         self.field += 1;
     }
 
-    /// Whether a rule speaks for the first time in this field.
-    pub(crate) fn speaks(&mut self, rule: u32) -> bool {
-        let Some(last) = self.spoke.get_mut(rule as usize) else { return false };
-        std::mem::replace(last, self.field) != self.field
+    /// Where a rule's evidence in this field is to be found; `next` is noted where it has none yet.
+    pub(crate) fn spoke_at(&mut self, rule: u32, next: usize) -> Option<usize> {
+        let (field, at) = self.spoke.get_mut(rule as usize)?;
+        let before = (*field == self.field).then_some(*at);
+        if before.is_none() {
+            (*field, *at) = (self.field, next);
+        }
+        before
     }
 }
 
@@ -125,55 +178,129 @@ impl Matcher {
     pub(crate) fn scan(&self, field: TextField, text: &str, ticket: &Ticket, scratch: &mut Scratch) {
         scratch.matches.clear();
         scratch.cancels.clear();
-        scratch.parts.clear();
+        scratch.hits.clear();
+        scratch.pending.clear();
         scratch.gates.clear();
+        scratch.zone_hits.clear();
         let field = Findings::bit(field);
         if self.fields & field == 0 {
             return;
         }
         scratch.folded.fold(text);
-        self.find_literals(field, scratch);
-        self.join_parts(scratch);
-        self.run_regexes(scratch);
+        scratch.tokens.cut(&scratch.folded, self.trie.vocabulary());
+        self.find_parts(scratch);
+        self.take_pieces(field, scratch);
+        self.run_regexes(field, scratch);
+        self.take_pending(ticket, scratch);
         self.settle(ticket, scratch);
     }
 
-    fn find_literals(&self, field: u8, scratch: &mut Scratch) {
-        let Scratch { folded, matches, cancels, parts, gates, .. } = scratch;
-        let text = folded.bytes();
-        let mut sink = Sink { matcher: self, text, field, matches, cancels, parts, gates };
-        for hit in self.automaton.find_overlapping_iter(text) {
-            if let Some(uses) = self.literals.get(hit.pattern().as_usize()) {
-                sink.literal(uses, hit.start(), hit.end());
+    /// The weight of a match, less what its zone takes.
+    pub(crate) fn weighed(&self, found: &Match, weight: Points) -> Points {
+        match found.zone.and_then(|zone| self.zones.get(zone as usize)) {
+            Some(zone) => weight * Points::from(zone.percent) / 100,
+            None => weight,
+        }
+    }
+
+    fn find_parts(&self, scratch: &mut Scratch) {
+        let Scratch { tokens, hits, .. } = scratch;
+        self.trie.find(tokens, |part, first, last| hits.push(PartHit { part, first, last }));
+        hits.sort_unstable();
+        hits.dedup();
+    }
+
+    /// Takes the phrases in one piece; notes the others for which it pays to look.
+    fn take_pieces(&self, field: u8, scratch: &mut Scratch) {
+        let Scratch { tokens, hits, pending, matches, cancels, zone_hits, .. } = scratch;
+        for found in hits.chunk_by(|a, b| a.part == b.part) {
+            let part = found.first().map_or(0, |hit| hit.part);
+            for index in self.parts.get(part as usize).map(|phrases| &**phrases).unwrap_or_default() {
+                let Some(phrase) = self.phrases.get(*index as usize).filter(|p| self.looks_here(p.owner, field)) else {
+                    continue;
+                };
+                if phrase.one_piece().is_none() {
+                    if phrase.parts().all(|part| !hits_of(hits, part).is_empty()) {
+                        pending.push(*index);
+                    }
+                    continue;
+                }
+                for hit in found {
+                    take(phrase.owner, hit.first, hit.last, false, tokens.as_slice(), (matches, cancels, zone_hits));
+                }
             }
         }
     }
 
-    /// Turns parts of phrases that follow one another into matches.
-    fn join_parts(&self, scratch: &mut Scratch) {
-        let Scratch { folded, matches, cancels, parts, .. } = scratch;
-        parts.sort_unstable();
-        for phrase in parts.chunk_by_mut(|a, b| a.phrase == b.phrase) {
-            let Some(owner) = phrase.first().and_then(|hit| self.phrases.get(hit.phrase as usize)) else { continue };
-            find_finishes(folded.bytes(), phrase, owner.parts);
-            let placed = phrase.iter().filter(|hit| hit.part == 0 && hit.finish != NOWHERE);
-            let found =
-                placed.map(|hit| Match { rule: owner.rule, start: hit.start, end: hit.finish, fate: Fate::Live });
-            if owner.cancels { cancels.extend(found) } else { matches.extend(found) }
+    fn looks_here(&self, owner: Owner, field: u8) -> bool {
+        match owner {
+            Owner::Rule(rule) | Owner::Unless(rule) => {
+                self.rules.get(rule as usize).is_some_and(|rule| rule.fields & field != 0)
+            }
+            Owner::ZoneStart(_) | Owner::ZoneEnd(_) => true,
         }
     }
 
+    /// Takes the phrases of several parts; first those that cancel, since a cancelled rule blocks nothing.
+    fn take_pending(&self, ticket: &Ticket, scratch: &mut Scratch) {
+        if scratch.pending.is_empty() {
+            return;
+        }
+        let is_rule = |owner| matches!(owner, Owner::Rule(_));
+        self.take_chains(scratch, |owner| !is_rule(owner));
+        let Scratch { matches, cancels, facts, blockers, .. } = scratch;
+        blockers.clear();
+        let is_cancelled = |rule: u32| cancels.iter().any(|cancel| cancel.rule == rule);
+        blockers.extend(matches.iter().filter(|m| !is_cancelled(m.rule) && self.applies(m.rule, ticket, facts)));
+        self.take_chains(scratch, is_rule);
+    }
+
+    fn take_chains(&self, scratch: &mut Scratch, wanted: impl Fn(Owner) -> bool) {
+        let Scratch { tokens, hits, pending, blockers, matches, cancels, zone_hits, .. } = scratch;
+        let tokens = tokens.as_slice();
+        for phrase in pending.iter().filter_map(|index| self.phrases.get(*index as usize)) {
+            if !wanted(phrase.owner) {
+                continue;
+            }
+            let is_blocked = |hit: &PartHit| self.is_blocked(phrase.owner, hit, tokens, blockers);
+            place(phrase, hits, tokens, is_blocked, |first, last| {
+                let is_scattered = phrase.sides.len() > 1;
+                take(phrase.owner, first, last, is_scattered, tokens, (matches, cancels, zone_hits));
+            });
+        }
+    }
+
+    /// Whether a part of a rule's phrase lies inside a longer match in one piece that takes it.
+    fn is_blocked(&self, owner: Owner, hit: &PartHit, tokens: &[Token], blockers: &[Match]) -> bool {
+        let Owner::Rule(rule) = owner else { return false };
+        let (start, end) = bytes(tokens, hit.first, hit.last);
+        let own = Match::new(rule, start, end);
+        let side = |rule: u32| self.rules.get(rule as usize).and_then(|rule| rule.affects);
+        let takes = |blocker: &Match| match side(blocker.rule) {
+            None => side(rule).is_some(),
+            Some(Affects::Internal) => side(rule) == Some(Affects::Customer),
+            Some(Affects::Customer) => false,
+        };
+        blockers.iter().any(|blocker| own.is_inside(blocker) && takes(blocker))
+    }
+
     /// Runs each regex whose gate was found, over windows around the gate.
-    fn run_regexes(&self, scratch: &mut Scratch) {
+    fn run_regexes(&self, field: u8, scratch: &mut Scratch) {
         let Scratch { folded, matches, gates, .. } = scratch;
+        let (Some(automaton), text) = (&self.gates, folded.bytes()) else { return };
+        for hit in automaton.find_overlapping_iter(text) {
+            let regexes = self.gated.get(hit.pattern().as_usize()).map(|regexes| &**regexes).unwrap_or_default();
+            let owner = |regex: u32| self.regexes.get(regex as usize).map(|owned| Owner::Rule(owned.rule));
+            let here = regexes.iter().filter(|regex| owner(**regex).is_some_and(|owner| self.looks_here(owner, field)));
+            gates.extend(here.map(|r| GateHit { regex: *r, start: count(hit.start()), end: count(hit.end()) }));
+        }
         gates.sort_unstable();
         for hits in gates.chunk_by(|a, b| a.regex == b.regex) {
             let Some(owned) = hits.first().and_then(|hit| self.regexes.get(hit.regex as usize)) else { continue };
-            let text = folded.bytes();
             let windows = hits.iter().map(|hit| owned.regex.window(hit.start as usize..hit.end as usize, text.len()));
             for window in joined(windows) {
                 owned.regex.matches(text, window, |found| {
-                    matches.push(found_match(owned.rule, found.start, found.end));
+                    matches.push(Match::new(owned.rule, count(found.start), count(found.end)));
                 });
             }
         }
@@ -181,9 +308,10 @@ impl Matcher {
 
     /// Sorts the matches and decides what becomes of each.
     fn settle(&self, ticket: &Ticket, scratch: &mut Scratch) {
-        let Scratch { matches, cancels, facts, .. } = scratch;
-        matches.sort_unstable_by_key(|m| (m.start, std::cmp::Reverse(m.end), m.rule));
-        matches.dedup();
+        let Scratch { folded, tokens, matches, cancels, facts, zone_hits, zones, live, .. } = scratch;
+        let key = |m: &Match| (m.start, Reverse(m.end), m.rule, m.is_scattered);
+        matches.sort_unstable_by_key(key);
+        matches.dedup_by_key(|m| (m.start, m.end, m.rule));
         for found in matches.iter_mut() {
             if cancels.iter().any(|cancel| cancel.rule == found.rule) {
                 found.fate = Fate::Cancelled;
@@ -192,121 +320,169 @@ impl Matcher {
             }
         }
         swallow(matches);
+        self.relate(matches, live);
+        lay(&self.zones, zone_hits, tokens.as_slice(), folded.bytes(), zones);
+        if !zones.is_empty() {
+            self.mute(matches, zones, tokens.as_slice());
+        }
     }
 
     fn applies(&self, rule: u32, ticket: &Ticket, facts: &mut Facts) -> bool {
         let conditions = self.rules.get(rule as usize).map(|rule| &*rule.when).unwrap_or_default();
         conditions.iter().all(|condition| condition.is_met(ticket, facts))
     }
-}
 
-/// What the pass over the text fills.
-struct Sink<'a> {
-    matcher: &'a Matcher,
-    text: &'a [u8],
-    field: u8,
-    matches: &'a mut Vec<Match>,
-    cancels: &'a mut Vec<Match>,
-    parts: &'a mut Vec<PartHit>,
-    gates: &'a mut Vec<GateHit>,
-}
-
-impl Sink<'_> {
-    /// Takes one literal that was found; most end here, inside a word.
-    fn literal(&mut self, uses: &LiteralUses, start: usize, end: usize) {
-        if !uses.gates.is_empty() {
-            self.gate(&uses.gates, start, end);
-        }
-        if uses.pieces.is_empty() || (uses.starts_word && text::word_before(self.text, start)) {
-            return;
-        }
-        let goes_on = uses.ends_word && text::word_after(self.text, end);
-        let pieces = uses.pieces.start as usize..uses.pieces.end as usize;
-        for used in self.matcher.pieces.get(pieces).unwrap_or_default() {
-            if goes_on && !used.open && used.tail.is_empty() {
-                continue;
+    /// Takes rules out that lack what they need, then those that another one replaces.
+    fn relate(&self, matches: &mut [Match], live: &mut Vec<u32>) {
+        let rule = |found: &Match| self.rules.get(found.rule as usize);
+        note_live(matches, live);
+        for found in matches.iter_mut().filter(|m| m.fate == Fate::Live) {
+            let needs = rule(found).map(|rule| &*rule.needs).unwrap_or_default();
+            if !needs.is_empty() && !needs.iter().any(|needed| live.contains(needed)) {
+                found.fate = Fate::Alone;
             }
-            if let Some(end) = piece_end(self.text, end, used) {
-                self.piece(used, start, end);
+        }
+        note_live(matches, live);
+        let replaces = |by: &u32, rule: u32| self.rules.get(*by as usize).is_some_and(|by| by.replaces.contains(&rule));
+        for found in matches.iter_mut().filter(|m| m.fate == Fate::Live) {
+            if live.iter().any(|by| replaces(by, found.rule)) {
+                found.fate = Fate::Replaced;
             }
         }
     }
 
-    fn gate(&mut self, gates: &Range<u32>, start: usize, end: usize) {
-        for regex in self.matcher.gates.get(gates.start as usize..gates.end as usize).unwrap_or_default() {
-            let owner = self.matcher.regexes.get(*regex as usize).map(|owned| owned.rule);
-            if owner.is_some_and(|rule| self.looks_here(rule)) {
-                self.gates.push(GateHit { regex: *regex, start: offset(start), end: offset(end) });
+    /// Notes the zone of each match, and takes those out whose zone weighs nothing.
+    fn mute(&self, matches: &mut [Match], zones: &[Laid], tokens: &[Token]) {
+        for found in matches {
+            let at = tokens.partition_point(|token| token.end <= found.start);
+            found.zone = tokens.get(at).and_then(|token| zone_of(zones, token.line));
+            let is_mute = found.zone.and_then(|zone| self.zones.get(zone as usize)).is_some_and(|zone| zone.percent == 0);
+            if is_mute && found.fate == Fate::Live {
+                found.fate = Fate::Muted;
             }
         }
     }
+}
 
-    fn piece(&mut self, used: &PieceUse, start: usize, end: usize) {
-        let Some(owner) = self.matcher.phrases.get(used.phrase as usize) else { return };
-        if !self.looks_here(owner.rule) {
-            return;
+/// The rules that speak, each once.
+fn note_live(matches: &[Match], live: &mut Vec<u32>) {
+    live.clear();
+    live.extend(matches.iter().filter(|m| m.fate == Fate::Live).map(|m| m.rule));
+    live.sort_unstable();
+    live.dedup();
+}
+
+/// Puts a phrase that was found where it belongs.
+fn take(
+    owner: Owner,
+    first: u32,
+    last: u32,
+    is_scattered: bool,
+    tokens: &[Token],
+    (matches, cancels, zone_hits): (&mut Vec<Match>, &mut Vec<Match>, &mut Vec<ZoneHit>),
+) {
+    let (start, end) = bytes(tokens, first, last);
+    let found = |rule| Match { is_scattered, ..Match::new(rule, start, end) };
+    let mut zone = |zone, starts| {
+        let line = tokens.get(first as usize).map_or(0, |token| token.line);
+        if is_first_in_line(tokens, first as usize) {
+            zone_hits.push(ZoneHit { zone, line, starts });
         }
-        if owner.parts > 1 {
-            let (start, end) = (offset(start), offset(end));
-            self.parts.push(PartHit { phrase: used.phrase, part: used.part, start, end, finish: NOWHERE });
-        } else if owner.cancels {
-            self.cancels.push(found_match(owner.rule, start, end));
-        } else {
-            self.matches.push(found_match(owner.rule, start, end));
+    };
+    match owner {
+        Owner::Rule(rule) => matches.push(found(rule)),
+        Owner::Unless(rule) => cancels.push(found(rule)),
+        Owner::ZoneStart(index) => zone(index, true),
+        Owner::ZoneEnd(index) => zone(index, false),
+    }
+}
+
+/// From the first byte of a token to the last of another.
+fn bytes(tokens: &[Token], first: u32, last: u32) -> (u32, u32) {
+    let token = |at: u32| tokens.get(at as usize);
+    (token(first).map_or(0, |token| token.start), token(last).map_or(0, |token| token.end))
+}
+
+/// The hits of a part; they are sorted by part.
+fn hits_of(hits: &[PartHit], part: u32) -> &[PartHit] {
+    let start = hits.partition_point(|hit| hit.part < part);
+    let rest = hits.get(start..).unwrap_or_default();
+    rest.get(..rest.partition_point(|hit| hit.part == part)).unwrap_or_default()
+}
+
+/// Calls `found` with first and last token of each place of a phrase of several parts.
+fn place(
+    phrase: &CompiledPhrase,
+    hits: &[PartHit],
+    tokens: &[Token],
+    is_blocked: impl Fn(&PartHit) -> bool,
+    mut found: impl FnMut(u32, u32),
+) {
+    let mut sides = phrase.sides.iter().map(|side| chain(side, hits, tokens, &is_blocked));
+    let Some(first) = sides.next() else { return };
+    let others: Vec<Vec<Placed>> = sides.collect();
+    for one in first {
+        let mut span = (one.first, one.finish);
+        let mut near = others.iter().map(|side| nearest(&one, side, tokens));
+        let complete = near.all(|place| {
+            place.is_some_and(|place| {
+                span = (span.0.min(place.first), span.1.max(place.finish));
+                true
+            })
+        });
+        if complete {
+            found(span.0, span.1);
         }
     }
+}
 
-    fn looks_here(&self, rule: u32) -> bool {
-        self.matcher.rules.get(rule as usize).is_some_and(|rule| rule.fields & self.field != 0)
+/// Every place of a chain of parts, by its first token.
+fn chain(
+    side: &[Link],
+    hits: &[PartHit],
+    tokens: &[Token],
+    is_blocked: &impl Fn(&PartHit) -> bool,
+) -> Vec<Placed> {
+    let mut later: Vec<Placed> = Vec::new();
+    let mut gap = None;
+    for link in side.iter().rev() {
+        let usable = hits_of(hits, link.part).iter().filter(|hit| !is_blocked(hit));
+        let places = usable.filter_map(|hit| {
+            let finish = match gap {
+                None => Some(hit.last),
+                Some(gap) => earliest_finish(hit, gap, &later, tokens),
+            };
+            finish.map(|finish| Placed { first: hit.first, last: hit.last, finish })
+        });
+        later = places.collect();
+        gap = Some(link.gap);
     }
+    later
 }
 
-fn found_match(rule: u32, start: usize, end: usize) -> Match {
-    Match { rule, start: offset(start), end: offset(end), fate: Fate::Live }
+/// The earliest end of a chain of which a part was found and the rest is among `later`.
+fn earliest_finish(hit: &PartHit, gap: u8, later: &[Placed], tokens: &[Token]) -> Option<u32> {
+    let after = later.iter().skip(later.partition_point(|next| next.first <= hit.last));
+    let near = after.take_while(|next| words_between(tokens, hit.last, next.first).is_some_and(|n| n <= u32::from(gap)));
+    near.map(|next| next.finish).min()
 }
 
-/// Where a literal ends whose first piece ends at `at`, if the rest of it follows.
-fn piece_end(text: &[u8], at: usize, used: &PieceUse) -> Option<usize> {
-    let mut end = at;
-    for piece in &used.tail {
-        end = text::word_end(text, end);
-        text.get(end..)?.starts_with(piece.as_bytes()).then_some(())?;
-        end += piece.len();
-    }
-    match used.open {
-        true => Some(text::word_end(text, end)),
-        false => (!text::inside_word(text, end)).then_some(end),
-    }
+/// The place nearest to another in the same sentence, if there is one near enough that does not overlap it.
+fn nearest(one: &Placed, side: &[Placed], tokens: &[Token]) -> Option<Placed> {
+    let distance = |other: &Placed| match (one.finish < other.first, other.finish < one.first) {
+        (true, _) => words_between(tokens, one.finish, other.first),
+        (_, true) => words_between(tokens, other.finish, one.first),
+        _ => None,
+    };
+    let near = side.iter().filter_map(|other| distance(other).filter(|words| *words <= MAX_APART).map(|w| (w, *other)));
+    near.min().map(|(_, place)| place)
 }
 
-/// Notes for each part of one phrase, sorted by part and start, where the phrase ends at the earliest from there.
-fn find_finishes(text: &[u8], hits: &mut [PartHit], parts: u8) {
-    for at in (0..hits.len()).rev() {
-        let (head, rest) = hits.split_at_mut(at + 1);
-        let Some(hit) = head.last_mut() else { return };
-        hit.finish = if hit.part + 1 == parts { hit.end } else { earliest_finish(text, hit, rest) };
-    }
-}
-
-/// The earliest end of a phrase whose next part is among `later`, near enough after `hit`.
-fn earliest_finish(text: &[u8], hit: &PartHit, later: &[PartHit]) -> u32 {
-    let first = later.partition_point(|next| (next.part, next.start) < (hit.part + 1, hit.end));
-    let next_parts = later.iter().skip(first).take_while(|next| next.part == hit.part + 1);
-    let near = next_parts.take_while(|next| is_near(text, hit.end, next.start));
-    near.map(|next| next.finish).min().unwrap_or(NOWHERE)
-}
-
-/// Whether few enough words lie between two offsets.
-pub(super) fn is_near(text: &[u8], from: u32, to: u32) -> bool {
-    let between = text.get(from as usize..to as usize).unwrap_or_default();
-    to - from <= MAX_GAP_BYTES && words(between) <= MAX_GAP_WORDS
-}
-
-/// How many words a piece of folded text holds; an apostrophe joins what it stands between.
-fn words(text: &[u8]) -> usize {
-    let is_part = |b: u8| b >= 0x80 || b.is_ascii_alphanumeric() || b == b'\'';
-    let runs = text.split(|b| !is_part(*b));
-    runs.filter(|run| run.iter().any(|b| *b != b'\'')).count()
+/// How many words lie between two tokens of one sentence.
+fn words_between(tokens: &[Token], last: u32, next: u32) -> Option<u32> {
+    let (last, next, before) =
+        (tokens.get(last as usize)?, tokens.get(next as usize)?, tokens.get((next as usize).checked_sub(1)?)?);
+    (last.sentence == next.sentence).then(|| before.words - last.words)
 }
 
 /// Marks every live match that lies inside a longer live one. Sorted by start and then the longer first, those that
@@ -314,9 +490,10 @@ fn words(text: &[u8]) -> usize {
 fn swallow(matches: &mut [Match]) {
     let mut reach = 0;
     for group in matches.chunk_by_mut(|a, b| a.span() == b.span()) {
-        let Some(end) = group.iter().find(|m| m.fate == Fate::Live).map(|m| m.end) else { continue };
+        let takes_part = |m: &Match| m.fate == Fate::Live && !m.is_scattered;
+        let Some(end) = group.iter().find(|m| takes_part(m)).map(|m| m.end) else { continue };
         if reach >= end {
-            for found in group.iter_mut().filter(|m| m.fate == Fate::Live) {
+            for found in group.iter_mut().filter(|m| takes_part(m)) {
                 found.fate = Fate::Swallowed;
             }
         }
@@ -334,10 +511,4 @@ fn joined(windows: impl Iterator<Item = Range<usize>>) -> impl Iterator<Item = R
         }
         Some(window)
     })
-}
-
-/// An offset in a folded field, whose length is bounded.
-#[expect(clippy::cast_possible_truncation, reason = "fields are capped at 64 KiB before they are folded")]
-fn offset(at: usize) -> u32 {
-    at as u32
 }

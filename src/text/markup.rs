@@ -28,6 +28,12 @@ const MACROS: &[&str] = &[
     "warning",
 ];
 
+/// HTML elements that stand in lines of their own.
+const BLOCKS: &[&str] = &[
+    "blockquote", "dd", "div", "dt", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "table", "td", "th",
+    "tr", "ul",
+];
+
 /// Named entities beyond those of ASCII that Western European mail programs write.
 const ENTITIES: &[(&str, char)] = &[
     ("amp", '&'),
@@ -101,7 +107,7 @@ const ENTITIES: &[(&str, char)] = &[
 pub(crate) fn at(text: &str, at: usize) -> Option<(usize, Replacement)> {
     let rest = text.get(at..)?;
     match rest.as_bytes().first()? {
-        b'<' => tag(rest).map(|length| (length, Replacement::Separator)),
+        b'<' => tag(rest).map(|length| (length, if is_block(rest) { Replacement::Line } else { Replacement::Separator })),
         b'&' => entity(rest),
         b'{' => Some((wiki_macro(rest).unwrap_or(1), Replacement::Separator)),
         b'}' | b'*' => Some((1, Replacement::Separator)),
@@ -136,6 +142,13 @@ fn tag(rest: &str) -> Option<usize> {
         return None;
     }
     Some(without_text(rest, name, end).unwrap_or(end))
+}
+
+/// Whether a tag opens or closes an element that stands in lines of its own.
+fn is_block(tag: &str) -> bool {
+    let name = tag.trim_start_matches(['<', '/']);
+    let length = name.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(name.len());
+    name.get(..length).is_some_and(|name| BLOCKS.iter().any(|block| name.eq_ignore_ascii_case(block)))
 }
 
 /// Whether what follows a tag's name can be attributes, rather than the words of somebody who likes brackets.
