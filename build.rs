@@ -9,7 +9,7 @@ fn main() -> io::Result<()> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").map_err(io::Error::other)?);
     let mut packs = Vec::new();
     for pack in folders(&root.join("patterns/packs"))? {
-        let files = files(&pack)?;
+        let files = [files(&pack)?, files(&pack.join("tests"))?].concat();
         packs.extend(files.iter().map(|file| format!("({:?}, {}),", name(&pack), entry(&root, file))));
     }
     let profiles = files(&root.join("patterns/profiles"))?;

@@ -2,7 +2,7 @@
 
 include!(concat!(env!("OUT_DIR"), "/builtin.rs"));
 
-/// Every file of every pack: the pack's name, the file's path in the source tree, and its text; by path.
+/// Every file of every pack, its verdict tests last: the pack's name, the file's path in the source tree, and its text.
 pub fn packs() -> &'static [(&'static str, &'static str, &'static str)] {
     PACKS
 }

@@ -21,6 +21,7 @@ use crate::ticket::{Affects, TextField, Ticket};
 use crate::verdict::{Evidence, Findings, Points, Policy, RuleId};
 
 pub mod explain;
+pub mod verdict_test;
 
 pub use explain::Explanation;
 
@@ -235,10 +236,15 @@ impl Classifier {
         Scratch::new()
     }
 
+    /// The examples and counter-examples of all rules, each tried.
+    pub fn trials(&self) -> Vec<Trial<'_>> {
+        trials(&self.packs.rules, &self.matcher)
+    }
+
     /// The first example that does not make its rule count, or counter-example that does.
     pub fn failing_example(&self) -> Option<String> {
         let failed = |trial: &Trial<'_>| trial.failure.as_ref().map(|why| format!("{}: {why}", trial.text.place));
-        trials(&self.packs.rules, &self.matcher).iter().find_map(failed)
+        self.trials().iter().find_map(failed)
     }
 
     /// How large the compiled rules are.

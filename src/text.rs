@@ -33,7 +33,7 @@ const fn ascii_table() -> [u8; 256] {
     let mut byte = 1_u8;
     while byte < 128 {
         table[byte as usize] = match byte {
-            b'<' | b'&' | b'{' | b'}' | b'*' | b'_' | b'!' | b'[' | b'\n' => 0,
+            b'<' | b'&' | b'{' | b'}' | b'*' | b'_' | b'!' | b'[' => 0,
             b'`' => b'\'',
             b'-' | b'\t'..=b'\r' => b' ',
             _ => byte.to_ascii_lowercase(),
@@ -42,6 +42,17 @@ const fn ascii_table() -> [u8; 256] {
     }
     table
 }
+
+/// By byte: whether it is an ASCII letter or digit.
+const IN_WORD: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    table
+};
 
 /// Where a stretch of folded text comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,8 +152,19 @@ impl Folded {
             length -= 1;
         }
         self.bytes.truncate(before + length);
+        self.note_lines(before, bytes.get(..length).unwrap_or_default());
         self.characters += count(length);
         rest.at += length;
+    }
+
+    /// Notes the lines that start in plain text, of which each byte is one character; `folded` is where it starts.
+    fn note_lines(&mut self, folded: usize, text: &[u8]) {
+        for at in memchr::memchr_iter(b'\n', text) {
+            let end = self.characters + count(at);
+            let is_short = end - self.line_start < WRAPPED;
+            self.lines.push(Line { start: count(folded + at + 1), starts_sentence: is_short });
+            self.line_start = end + 1;
+        }
     }
 
     /// Folds a letter from À to ÿ that no mark follows: such letters are in NFKC, and most of what is not ASCII in
@@ -300,7 +322,7 @@ impl Folded {
 
 /// Whether an ASCII byte folds to a blank.
 fn is_blank(byte: u8) -> bool {
-    byte == b'\n' || ASCII[usize::from(byte)] == b' '
+    ASCII[usize::from(byte)] == b' '
 }
 
 /// The length of the blocks at the start of a text in which every byte folds by table: ASCII, no markup, and no two
@@ -310,7 +332,7 @@ fn plain_blocks(before: u8, text: &[u8]) -> usize {
     let is_special = |byte: u8| {
         let bracket = u8::from(byte == b'{') | u8::from(byte == b'}') | u8::from(byte == b'[') | u8::from(byte == b'<');
         let sign = u8::from(byte == b'&') | u8::from(byte == b'*') | u8::from(byte == b'_') | u8::from(byte == b'!');
-        bracket | sign | u8::from(byte >= 0x80) | u8::from(byte == 0) | u8::from(byte == b'\n')
+        bracket | sign | u8::from(byte >= 0x80) | u8::from(byte == 0)
     };
     let mut last = before;
     let mut length = 0;
@@ -475,11 +497,21 @@ pub fn word_after(text: &[u8], at: usize) -> bool {
 
 /// Where the word that goes on at a byte offset ends; the offset itself where none does.
 pub fn word_end(text: &[u8], at: usize) -> usize {
-    let mut end = at;
-    while let Some(c) = text.get(end..).and_then(first_char).filter(|c| is_word(*c)) {
-        end += c.len_utf8();
+    let mut rest = text.get(at..).unwrap_or_default();
+    loop {
+        let ascii = rest.iter().take_while(|byte| IN_WORD[usize::from(**byte)]).count();
+        rest = rest.get(ascii..).unwrap_or_default();
+        let length = match rest {
+            [byte, ..] if byte.is_ascii() => 0,
+            // À to ÿ are letters but for × and ÷.
+            [0xC3, second, ..] if !matches!(second, 0x97 | 0xB7) => 2,
+            _ => first_char(rest).filter(|c| is_word(*c)).map_or(0, char::len_utf8),
+        };
+        if length == 0 {
+            return text.len() - rest.len();
+        }
+        rest = rest.get(length..).unwrap_or_default();
     }
-    end
 }
 
 fn last_char(text: &[u8]) -> Option<char> {

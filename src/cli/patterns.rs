@@ -1,5 +1,7 @@
 //! `patterns`: packs checked, and their examples run.
 
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
@@ -7,10 +9,12 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{Ended, Format};
+use crate::classify::verdict_test::{self, Outcome, VerdictTest};
+use crate::classify::{Classifier, ClassifierOptions, Scratch};
 use crate::diagnostic::{Place, Problems};
-use crate::pattern::check::{Trial, check, trials};
-use crate::pattern::compile::Matcher;
+use crate::pattern::check::{Trial, check};
 use crate::pattern::pack::{self, PackSource};
+use crate::service::ServiceMap;
 
 /// `patterns …`.
 #[derive(Debug, Args)]
@@ -23,7 +27,7 @@ pub struct PatternsArgs {
 enum PatternsCommand {
     /// Finds everything that is wrong with packs
     Check(PackArgs),
-    /// Runs the examples and counter-examples of every rule
+    /// Runs the examples of every rule and the verdict tests beside the packs
     Test(PackArgs),
 }
 
@@ -88,22 +92,114 @@ fn run_check(args: &PackArgs, colour: bool, out: &mut impl Write) -> anyhow::Res
 
 fn run_test(args: &PackArgs, out: &mut impl Write) -> anyhow::Result<Ended> {
     let mut problems = Problems::new();
-    let packs = pack::load(&args.sources(), &mut problems);
+    let files = pack::files(&args.sources(), &mut problems);
+    let packs = pack::read(&files, &mut problems);
+    let tests = verdict_test::read(&files, &mut problems);
     problems.into_result(())?;
-    let matcher = Matcher::new(&packs)?;
-    let trials = trials(&packs.rules, &matcher);
-    let failed = trials.iter().filter(|trial| trial.failure.is_some()).count();
+    let classifier = Classifier::new(packs, ServiceMap::default(), &ClassifierOptions::default())?;
+    let mut scratch = Scratch::new();
+    let results = Results {
+        trials: classifier.trials(),
+        verdicts: tests.iter().map(|test| (test, classifier.try_verdict(test, &mut scratch))).collect(),
+    };
     match args.format {
-        Format::Json => print_json(&trials, out)?,
-        Format::Text => print_trials(&trials, args.verbose, out)?,
+        Format::Json => results.print_json(out)?,
+        Format::Text => results.print(args.verbose, out)?,
     }
-    Ok(if failed == 0 { Ended::Fine } else { Ended::Found })
+    Ok(if results.failed() == 0 { Ended::Fine } else { Ended::Found })
 }
 
-fn print_json(trials: &[Trial<'_>], out: &mut impl Write) -> anyhow::Result<()> {
-    let all: Vec<_> = trials.iter().map(trial_json).collect();
-    writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
-    Ok(())
+/// What the examples and the verdict tests gave.
+struct Results<'a> {
+    trials: Vec<Trial<'a>>,
+    verdicts: Vec<(&'a VerdictTest, Outcome)>,
+}
+
+impl Results<'_> {
+    fn failed(&self) -> usize {
+        let trials = self.trials.iter().filter(|trial| trial.failure.is_some()).count();
+        trials + self.verdicts.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_))).count()
+    }
+
+    fn print_json(&self, out: &mut impl Write) -> anyhow::Result<()> {
+        let examples: Vec<_> = self.trials.iter().map(trial_json).collect();
+        let tickets: Vec<_> = self.verdicts.iter().map(|(test, outcome)| verdict_json(test, outcome)).collect();
+        let report = json!({ "examples": examples, "tickets": tickets });
+        Ok(writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?)
+    }
+
+    /// One line a pack and a file of tickets, each failure in full, and the sum.
+    fn print(&self, verbose: bool, out: &mut impl Write) -> anyhow::Result<()> {
+        for pack in self.trials.chunk_by(|a, b| a.rule.pack == b.rule.pack) {
+            let failed = pack.iter().filter(|trial| trial.failure.is_some()).count();
+            let name = pack.first().map_or("", |trial| trial.rule.pack.as_str());
+            writeln!(out, "pack {name}: {} examples ... {}", pack.len(), word(failed))?;
+            for trial in pack.iter().filter(|trial| verbose || trial.failure.is_some()) {
+                print_trial(trial, out)?;
+            }
+        }
+        let path = |test: &VerdictTest| test.name.place.position().0.to_owned();
+        for file in self.verdicts.chunk_by(|a, b| path(a.0) == path(b.0)) {
+            let failed = file.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_))).count();
+            let name = file.first().map(|(test, _)| path(test)).unwrap_or_default();
+            writeln!(out, "{name}: {} ... {}", Tally::of(file), word(failed))?;
+            for (test, outcome) in file.iter().filter(|(_, outcome)| verbose || *outcome != Outcome::Passed) {
+                print_verdict(test, outcome, out)?;
+            }
+        }
+        let failed = self.failed();
+        let (all, misses) = (self.trials.len() + self.verdicts.len(), Tally::of(&self.verdicts).misses);
+        writeln!(
+            out,
+            "\nresult: {}. {} passed; {failed} failed; {misses} known misses",
+            word(failed),
+            all - failed - misses
+        )?;
+        if !self.verdicts.is_empty() {
+            writeln!(out, "{}", Tally::of(&self.verdicts))?;
+        }
+        Ok(())
+    }
+}
+
+fn word(failed: usize) -> &'static str {
+    if failed == 0 { "ok" } else { "FAILED" }
+}
+
+/// How many tickets and minimal pairs the rules tell.
+struct Tally {
+    tickets: usize,
+    right: usize,
+    misses: usize,
+    pairs: usize,
+    /// Pairs of which every ticket is right.
+    right_pairs: usize,
+}
+
+impl Tally {
+    fn of(verdicts: &[(&VerdictTest, Outcome)]) -> Self {
+        let is_right = |outcome: &Outcome| *outcome == Outcome::Passed;
+        let mut pairs: BTreeMap<(String, &str), bool> = BTreeMap::new();
+        for (test, outcome) in verdicts {
+            let Some(pair) = test.pair.as_deref() else { continue };
+            let right = pairs.entry((test.name.place.position().0.to_owned(), pair)).or_insert(true);
+            *right &= is_right(outcome);
+        }
+        Self {
+            tickets: verdicts.len(),
+            right: verdicts.iter().filter(|(_, outcome)| is_right(outcome)).count(),
+            misses: verdicts.iter().filter(|(_, outcome)| *outcome == Outcome::KnownMiss).count(),
+            pairs: pairs.len(),
+            right_pairs: pairs.values().filter(|right| **right).count(),
+        }
+    }
+}
+
+impl Display for Tally {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { tickets, right, pairs, right_pairs, .. } = self;
+        write!(f, "{right} of {tickets} tickets and {right_pairs} of {pairs} minimal pairs told")
+    }
 }
 
 fn trial_json(trial: &Trial<'_>) -> serde_json::Value {
@@ -114,6 +210,19 @@ fn trial_json(trial: &Trial<'_>) -> serde_json::Value {
         "file": file(&trial.text.place),
         "passed": trial.failure.is_none(),
         "failure": trial.failure,
+    })
+}
+
+fn verdict_json(test: &VerdictTest, outcome: &Outcome) -> serde_json::Value {
+    let failure = if let Outcome::Failed(why) = outcome { Some(why) } else { None };
+    json!({
+        "name": test.name.value,
+        "file": file(&test.name.place),
+        "pair": test.pair,
+        "affects": test.affects,
+        "passed": *outcome == Outcome::Passed,
+        "known_miss": test.known_miss,
+        "failure": failure,
     })
 }
 
@@ -129,30 +238,24 @@ fn file(place: &Place) -> String {
     }
 }
 
-/// One line a pack, each failure in full, and the sum.
-fn print_trials(trials: &[Trial<'_>], verbose: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    for pack in trials.chunk_by(|a, b| a.rule.pack == b.rule.pack) {
-        let failed = pack.iter().filter(|trial| trial.failure.is_some()).count();
-        let name = pack.first().map_or("", |trial| trial.rule.pack.as_str());
-        let result = if failed == 0 { "ok" } else { "FAILED" };
-        writeln!(out, "pack {name}: {} examples ... {result}", pack.len())?;
-        for trial in pack.iter().filter(|trial| verbose || trial.failure.is_some()) {
-            print_trial(trial, out)?;
-        }
-    }
-    let failed = trials.iter().filter(|trial| trial.failure.is_some()).count();
-    let result = if failed == 0 { "ok" } else { "FAILED" };
-    writeln!(out, "\nresult: {result}. {} passed; {failed} failed", trials.len() - failed)?;
-    Ok(())
-}
-
 fn print_trial(trial: &Trial<'_>, out: &mut impl Write) -> std::io::Result<()> {
-    let result = if trial.failure.is_some() { "FAILED" } else { "ok" };
     let kind = kind(trial).replace('_', "-");
-    writeln!(out, "  {} {kind} {:?} ... {result}", trial.rule.name(), trial.text.value)?;
+    let failed = usize::from(trial.failure.is_some());
+    writeln!(out, "  {} {kind} {:?} ... {}", trial.rule.name(), trial.text.value, word(failed))?;
     match &trial.failure {
         Some(failure) => writeln!(out, "    {}: {failure}", file(&trial.text.place)),
         None => Ok(()),
+    }
+}
+
+fn print_verdict(test: &VerdictTest, outcome: &Outcome, out: &mut impl Write) -> std::io::Result<()> {
+    let name = &test.name.value;
+    match outcome {
+        Outcome::Passed => writeln!(out, "  {name} ... ok"),
+        Outcome::KnownMiss => {
+            writeln!(out, "  {name} ... known miss: {}", test.known_miss.as_deref().unwrap_or_default())
+        }
+        Outcome::Failed(why) => writeln!(out, "  {name} ... FAILED\n    {}: {why}", file(&test.name.place)),
     }
 }
 
@@ -228,7 +331,7 @@ mod tests {
             ),
             "{out}"
         );
-        assert!(out.ends_with("result: FAILED. 2 passed; 2 failed\n"), "{out}");
+        assert!(out.ends_with("result: FAILED. 2 passed; 2 failed; 0 known misses\n"), "{out}");
     }
 
     #[test]

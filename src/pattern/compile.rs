@@ -1,5 +1,5 @@
-//! From rules as loaded to the tables that the matcher walks: one tree over all words of all phrases, one automaton over
-//! the literals that regexes require, and what each of them is good for.
+//! From rules as loaded to the tables that the matcher walks: one tree over the words of all phrases and of the literals
+//! that regexes require, an automaton over those of the latter that may start inside a word, and what each is good for.
 //!
 //! Rules are sorted by name first, so that nothing depends on the order in which they were written. Alternatives that
 //! several phrases share, such as word lists, are compiled and found once.
@@ -10,14 +10,14 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use hashbrown::HashMap;
 
 use super::pack::Packs;
-use super::phrase::{Alternatives, Phrase};
-use super::regex::GatedRegex;
+use super::phrase::{Alternatives, Literal, Part, Phrase};
+use super::regex::{Gate, GatedRegex};
 use super::rule::Rule;
 use super::trie::{Trie, TrieBuilder};
 use super::when::Condition;
 use super::zone::CompiledZone;
 use crate::diagnostic::{Place, Problem, Problems};
-use crate::text::count;
+use crate::text::{count, is_word};
 use crate::ticket::Affects;
 
 /// Rules and zones as compiled.
@@ -27,7 +27,7 @@ pub struct Matcher {
     /// By part: the phrases that are looked at where it is found.
     pub(super) parts: Vec<Box<[u32]>>,
     pub(super) phrases: Vec<CompiledPhrase>,
-    /// Finds the literals that regexes require.
+    /// Finds the literals that regexes require and that may start inside a word.
     pub(super) gates: Option<AhoCorasick>,
     /// By literal of [`Matcher::gates`]: the regexes that require it.
     pub(super) gated: Vec<Box<[u32]>>,
@@ -49,6 +49,8 @@ pub(super) enum Owner {
     ZoneStart(u32),
     /// It ends a zone.
     ZoneEnd(u32),
+    /// A regex requires it.
+    Gate(u32),
 }
 
 /// A phrase as compiled.
@@ -162,11 +164,24 @@ impl Builder {
         rule.phrases.iter().for_each(|written| self.add_phrase(&written.phrase, Owner::Rule(index)));
         rule.unless.iter().for_each(|written| self.add_phrase(&written.phrase, Owner::Unless(index)));
         for written in &rule.regexes {
-            let regex = count(self.regexes.len());
-            for literal in &written.regex.gate.literals {
-                self.gates.entry_ref(literal.as_str()).or_default().push(regex);
-            }
+            self.add_gate(&written.regex.gate);
             self.regexes.push(OwnedRegex { rule: index, regex: written.regex.clone() });
+        }
+    }
+
+    /// Literals that start with a word are found with the words of phrases; those that may start inside one need an
+    /// automaton of their own.
+    fn add_gate(&mut self, gate: &Gate) {
+        let regex = count(self.regexes.len());
+        let (words, others): (Vec<_>, Vec<_>) = gate.literals.iter().partition(|literal| gate.starts_word(literal));
+        for literal in others {
+            self.gates.entry_ref(literal.as_str()).or_default().push(regex);
+        }
+        if !words.is_empty() {
+            let literal =
+                |text: &String| Literal { pieces: vec![text.trim().to_owned()], open: text.ends_with(is_word) };
+            let part = Part { gap: 0, alternatives: words.into_iter().map(literal).collect() };
+            self.add_phrase(&Phrase { sides: vec![vec![part]] }, Owner::Gate(regex));
         }
     }
 

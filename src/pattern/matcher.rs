@@ -108,7 +108,7 @@ pub struct Scratch {
     field: u64,
 }
 
-/// A part of a phrase, found.
+/// A part of a phrase, or a whole phrase, found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct PartHit {
     part: u32,
@@ -212,7 +212,7 @@ impl Matcher {
 
     /// Takes the phrases in one piece; notes the others for which it pays to look.
     fn take_pieces(&self, field: u8, scratch: &mut Scratch) {
-        let Scratch { tokens, hits, pending, matches, cancels, zone_hits, .. } = scratch;
+        let Scratch { tokens, hits, pending, matches, cancels, gates, zone_hits, .. } = scratch;
         for found in hits.chunk_by(|a, b| a.part == b.part) {
             let part = found.first().map_or(0, |hit| hit.part);
             for index in self.parts.get(part as usize).map(|phrases| &**phrases).unwrap_or_default() {
@@ -226,7 +226,10 @@ impl Matcher {
                     continue;
                 }
                 for hit in found {
-                    take(phrase.owner, hit.first, hit.last, false, tokens.as_slice(), (matches, cancels, zone_hits));
+                    match phrase.owner {
+                        Owner::Gate(regex) => gates.push(gate_hit(regex, hit, tokens.as_slice())),
+                        owner => take(owner, hit, false, tokens.as_slice(), (matches, cancels, zone_hits)),
+                    }
                 }
             }
         }
@@ -236,6 +239,9 @@ impl Matcher {
         match owner {
             Owner::Rule(rule) | Owner::Unless(rule) => {
                 self.rules.get(rule as usize).is_some_and(|rule| rule.fields & field != 0)
+            }
+            Owner::Gate(regex) => {
+                self.regexes.get(regex as usize).is_some_and(|owned| self.looks_here(Owner::Rule(owned.rule), field))
             }
             Owner::ZoneStart(_) | Owner::ZoneEnd(_) => true,
         }
@@ -265,7 +271,8 @@ impl Matcher {
             let is_blocked = |hit: &PartHit| self.is_blocked(phrase.owner, hit, tokens, blockers);
             place(phrase, hits, tokens, is_blocked, |first, last| {
                 let is_scattered = phrase.sides.len() > 1;
-                take(phrase.owner, first, last, is_scattered, tokens, (matches, cancels, zone_hits));
+                let hit = PartHit { part: 0, first, last };
+                take(phrase.owner, &hit, is_scattered, tokens, (matches, cancels, zone_hits));
             });
         }
     }
@@ -273,7 +280,7 @@ impl Matcher {
     /// Whether a part of a rule's phrase lies inside a longer match in one piece that takes it.
     fn is_blocked(&self, owner: Owner, hit: &PartHit, tokens: &[Token], blockers: &[Match]) -> bool {
         let Owner::Rule(rule) = owner else { return false };
-        let (start, end) = bytes(tokens, hit.first, hit.last);
+        let (start, end) = bytes(tokens, hit);
         let own = Match::new(rule, start, end);
         let side = |rule: u32| self.rules.get(rule as usize).and_then(|rule| rule.affects);
         let takes = |blocker: &Match| match side(blocker.rule) {
@@ -287,11 +294,10 @@ impl Matcher {
     /// Runs each regex whose gate was found, over windows around the gate.
     fn run_regexes(&self, field: u8, scratch: &mut Scratch) {
         let Scratch { folded, matches, gates, .. } = scratch;
-        let (Some(automaton), text) = (&self.gates, folded.bytes()) else { return };
-        for hit in automaton.find_overlapping_iter(text) {
+        let text = folded.bytes();
+        for hit in self.gates.iter().flat_map(|automaton| automaton.find_overlapping_iter(text)) {
             let regexes = self.gated.get(hit.pattern().as_usize()).map(|regexes| &**regexes).unwrap_or_default();
-            let owner = |regex: u32| self.regexes.get(regex as usize).map(|owned| Owner::Rule(owned.rule));
-            let here = regexes.iter().filter(|regex| owner(**regex).is_some_and(|owner| self.looks_here(owner, field)));
+            let here = regexes.iter().filter(|regex| self.looks_here(Owner::Gate(**regex), field));
             gates.extend(here.map(|r| GateHit { regex: *r, start: count(hit.start()), end: count(hit.end()) }));
         }
         gates.sort_unstable();
@@ -356,7 +362,8 @@ impl Matcher {
         for found in matches {
             let at = tokens.partition_point(|token| token.end <= found.start);
             found.zone = tokens.get(at).and_then(|token| zone_of(zones, token.line));
-            let is_mute = found.zone.and_then(|zone| self.zones.get(zone as usize)).is_some_and(|zone| zone.percent == 0);
+            let is_mute =
+                found.zone.and_then(|zone| self.zones.get(zone as usize)).is_some_and(|zone| zone.percent == 0);
             if is_mute && found.fate == Fate::Live {
                 found.fate = Fate::Muted;
             }
@@ -375,17 +382,16 @@ fn note_live(matches: &[Match], live: &mut Vec<u32>) {
 /// Puts a phrase that was found where it belongs.
 fn take(
     owner: Owner,
-    first: u32,
-    last: u32,
+    hit: &PartHit,
     is_scattered: bool,
     tokens: &[Token],
     (matches, cancels, zone_hits): (&mut Vec<Match>, &mut Vec<Match>, &mut Vec<ZoneHit>),
 ) {
-    let (start, end) = bytes(tokens, first, last);
+    let (start, end) = bytes(tokens, hit);
     let found = |rule| Match { is_scattered, ..Match::new(rule, start, end) };
     let mut zone = |zone, starts| {
-        let line = tokens.get(first as usize).map_or(0, |token| token.line);
-        if is_first_in_line(tokens, first as usize) {
+        let line = tokens.get(hit.first as usize).map_or(0, |token| token.line);
+        if is_first_in_line(tokens, hit.first as usize) {
             zone_hits.push(ZoneHit { zone, line, starts });
         }
     };
@@ -394,13 +400,20 @@ fn take(
         Owner::Unless(rule) => cancels.push(found(rule)),
         Owner::ZoneStart(index) => zone(index, true),
         Owner::ZoneEnd(index) => zone(index, false),
+        Owner::Gate(_) => {}
     }
 }
 
-/// From the first byte of a token to the last of another.
-fn bytes(tokens: &[Token], first: u32, last: u32) -> (u32, u32) {
+/// A literal that a regex requires; a blank with which it starts belongs to it.
+fn gate_hit(regex: u32, hit: &PartHit, tokens: &[Token]) -> GateHit {
+    let (start, end) = bytes(tokens, hit);
+    GateHit { regex, start: start.saturating_sub(1), end }
+}
+
+/// The first byte of a part, and one past its last.
+fn bytes(tokens: &[Token], hit: &PartHit) -> (u32, u32) {
     let token = |at: u32| tokens.get(at as usize);
-    (token(first).map_or(0, |token| token.start), token(last).map_or(0, |token| token.end))
+    (token(hit.first).map_or(0, |token| token.start), token(hit.last).map_or(0, |token| token.end))
 }
 
 /// The hits of a part; they are sorted by part.
@@ -437,12 +450,7 @@ fn place(
 }
 
 /// Every place of a chain of parts, by its first token.
-fn chain(
-    side: &[Link],
-    hits: &[PartHit],
-    tokens: &[Token],
-    is_blocked: &impl Fn(&PartHit) -> bool,
-) -> Vec<Placed> {
+fn chain(side: &[Link], hits: &[PartHit], tokens: &[Token], is_blocked: &impl Fn(&PartHit) -> bool) -> Vec<Placed> {
     let mut later: Vec<Placed> = Vec::new();
     let mut gap = None;
     for link in side.iter().rev() {
@@ -463,7 +471,8 @@ fn chain(
 /// The earliest end of a chain of which a part was found and the rest is among `later`.
 fn earliest_finish(hit: &PartHit, gap: u8, later: &[Placed], tokens: &[Token]) -> Option<u32> {
     let after = later.iter().skip(later.partition_point(|next| next.first <= hit.last));
-    let near = after.take_while(|next| words_between(tokens, hit.last, next.first).is_some_and(|n| n <= u32::from(gap)));
+    let near =
+        after.take_while(|next| words_between(tokens, hit.last, next.first).is_some_and(|n| n <= u32::from(gap)));
     near.map(|next| next.finish).min()
 }
 

@@ -249,7 +249,11 @@ fn read(text: &str) -> Result<Vec<Written>, PhraseError> {
         }
         let next = reader.joint()?;
         if let Some(before) = joint.filter(|_| next.is_some() || !parts.is_empty()) {
-            return Err(if next.unwrap_or(before) == Joint::And { PhraseError::StrayAnd } else { PhraseError::StrayGap });
+            return Err(if next.unwrap_or(before) == Joint::And {
+                PhraseError::StrayAnd
+            } else {
+                PhraseError::StrayGap
+            });
         }
         if parts.is_empty() {
             return Err(PhraseError::Empty);

@@ -10,7 +10,7 @@ use regex_automata::{Input, meta};
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind, Look, Repetition};
 
-use crate::text::fold_literal;
+use crate::text::{fold_literal, is_word};
 
 /// How many literals a gate may consist of; each costs automaton states.
 const MAX_GATE: usize = 32;
@@ -47,6 +47,14 @@ pub struct Gate {
     pub before: Option<usize>,
     /// Bytes of a match after the literal at most.
     pub after: Option<usize>,
+}
+
+impl Gate {
+    /// Whether a literal of the gate can only start where a word or sign does: at the start of a match, which is a border,
+    /// or with a sign or blank.
+    pub fn starts_word(&self, literal: &str) -> bool {
+        (self.before == Some(0) || !literal.starts_with(is_word)) && !literal.trim().is_empty()
+    }
 }
 
 /// Why a regex cannot be used.

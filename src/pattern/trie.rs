@@ -6,45 +6,49 @@ use std::ops::Range;
 use hashbrown::HashMap;
 
 use super::phrase::Literal;
-use super::word::{Token, Tokens, Vocabulary, cut_literal};
+use super::word::{Tokens, Vocabulary, cut_literal};
 use crate::text::count;
 
-const NOWHERE: u32 = u32::MAX;
-
 /// All literals of all parts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Trie {
     vocabulary: Vocabulary,
-    /// By word: the node to which it leads from the root.
-    root: Vec<u32>,
-    edges: HashMap<Step, u32>,
-    nodes: Vec<Node>,
-    /// What ends at the nodes.
+    /// By word: where it leads from the root.
+    root: Vec<Edge>,
+    edges: HashMap<u64, Edge>,
+    /// By node: the parts of which a literal ends there, in [`Trie::ends`].
+    nodes: Vec<Range<u32>>,
     ends: Vec<u32>,
 }
 
-/// A word after others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Step {
+/// A way to a node, with what there is to know of it, so that most nodes need not be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Edge {
     node: u32,
-    word: u32,
-    glued: bool,
+    /// Whether any literal ends there.
+    has_ends: bool,
+    /// Whether any literal goes on from there.
+    goes_on: bool,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Node {
-    /// The parts of which a literal ends here, in [`Trie::ends`].
-    ends: Range<u32>,
-    /// Whether any literal goes on.
-    branches: bool,
+impl Edge {
+    const NOWHERE: Self = Self { node: u32::MAX, has_ends: false, goes_on: false };
+}
+
+/// A word after others, as one number; `glued` where nothing stands between them. There are fewer than 2³¹ nodes.
+fn step(node: u32, word: u32, glued: bool) -> u64 {
+    u64::from(node) << 33 | u64::from(word) << 1 | u64::from(glued)
 }
 
 /// Collects literals.
 #[derive(Debug, Default)]
 pub(super) struct TrieBuilder {
-    trie: Trie,
-    /// By node: the parts that end there.
-    ends: Vec<Vec<u32>>,
+    vocabulary: Vocabulary,
+    /// By word: the node to which it leads from the root.
+    root: HashMap<u32, u32>,
+    edges: HashMap<u64, u32>,
+    /// By node: the parts that end there, and whether it goes on.
+    nodes: Vec<(Vec<u32>, bool)>,
 }
 
 impl TrieBuilder {
@@ -52,65 +56,49 @@ impl TrieBuilder {
     pub fn add(&mut self, literal: &Literal, part: u32) {
         let mut node = None;
         for (word, glued, open) in cut_literal(&literal.pieces, literal.open) {
-            let word = self.trie.vocabulary.add(word, open);
-            node = Some(match node {
-                None => self.first(word),
-                Some(node) => self.next(Step { node, word, glued }),
-            });
+            let word = self.vocabulary.add(word, open);
+            let fresh = count(self.nodes.len());
+            let next = match node {
+                None => *self.root.entry(word).or_insert(fresh),
+                Some(from) => {
+                    if let Some((_, goes_on)) = self.nodes.get_mut(from as usize) {
+                        *goes_on = true;
+                    }
+                    *self.edges.entry(step(from, word, glued)).or_insert(fresh)
+                }
+            };
+            if next == fresh {
+                self.nodes.push((Vec::new(), false));
+            }
+            node = Some(next);
         }
-        if let Some(ends) = node.and_then(|node| self.ends.get_mut(node as usize)) {
+        if let Some((ends, _)) = node.and_then(|node| self.nodes.get_mut(node as usize)) {
             ends.push(part);
         }
     }
 
-    fn first(&mut self, word: u32) -> u32 {
-        let at = word as usize;
-        if self.trie.root.len() <= at {
-            self.trie.root.resize(at + 1, NOWHERE);
-        }
-        match self.trie.root.get(at) {
-            Some(&node) if node != NOWHERE => node,
-            _ => {
-                let node = self.node();
-                if let Some(slot) = self.trie.root.get_mut(at) {
-                    *slot = node;
-                }
-                node
-            }
-        }
-    }
-
-    fn next(&mut self, step: Step) -> u32 {
-        if let Some(node) = self.trie.edges.get(&step) {
-            return *node;
-        }
-        if let Some(from) = self.trie.nodes.get_mut(step.node as usize) {
-            from.branches = true;
-        }
-        let node = self.node();
-        self.trie.edges.insert(step, node);
-        node
-    }
-
-    fn node(&mut self) -> u32 {
-        let number = count(self.trie.nodes.len());
-        self.trie.nodes.push(Node::default());
-        self.ends.push(Vec::new());
-        number
-    }
-
     /// The tree.
     pub fn build(self) -> Trie {
-        let mut trie = self.trie;
-        for (node, mut parts) in trie.nodes.iter_mut().zip(self.ends) {
-            parts.sort_unstable();
-            parts.dedup();
-            let start = count(trie.ends.len());
-            trie.ends.extend(parts);
-            node.ends = start..count(trie.ends.len());
+        let edge = |node: u32| {
+            let (ends, goes_on) = self.nodes.get(node as usize).map_or((true, true), |(e, on)| (!e.is_empty(), *on));
+            Edge { node, has_ends: ends, goes_on }
+        };
+        let edges = self.edges.iter().map(|(step, node)| (*step, edge(*node))).collect();
+        let mut root = vec![Edge::NOWHERE; self.vocabulary.len()];
+        for (word, node) in &self.root {
+            if let Some(slot) = root.get_mut(*word as usize) {
+                *slot = edge(*node);
+            }
         }
-        trie.edges.shrink_to_fit();
-        trie
+        let (mut nodes, mut all) = (Vec::new(), Vec::new());
+        for (mut ends, _) in self.nodes {
+            ends.sort_unstable();
+            ends.dedup();
+            let start = count(all.len());
+            all.extend(ends);
+            nodes.push(start..count(all.len()));
+        }
+        Trie { vocabulary: self.vocabulary, root, edges, nodes, ends: all }
     }
 }
 
@@ -127,44 +115,39 @@ impl Trie {
 
     /// Bytes on the heap, roughly.
     pub fn memory(&self) -> usize {
-        let edge = size_of::<Step>() + size_of::<u32>() + 1;
         self.vocabulary.memory()
-            + self.edges.capacity() * edge
-            + self.nodes.len() * size_of::<Node>()
-            + (self.root.len() + self.ends.len()) * size_of::<u32>()
+            + self.edges.capacity() * (size_of::<(u64, Edge)>() + 1)
+            + self.root.len() * size_of::<Edge>()
+            + self.nodes.len() * size_of::<Range<u32>>()
+            + self.ends.len() * size_of::<u32>()
     }
 
     /// Calls `found` with each part that stands in a text: the part, its first and its last token.
     pub fn find(&self, tokens: &Tokens, mut found: impl FnMut(u32, u32, u32)) {
         for (token, first) in tokens.as_slice().iter().zip(0..) {
             for word in tokens.numbers(token) {
-                if let Some(&node) = self.root.get(word as usize).filter(|node| **node != NOWHERE) {
-                    self.walk(node, tokens, first, &mut |part, last| found(part, first, last));
+                if let Some(edge) = self.root.get(word as usize).filter(|edge| **edge != Edge::NOWHERE) {
+                    self.walk(*edge, tokens, first, &mut |part, last| found(part, first, last));
                 }
             }
         }
     }
 
-    /// Reports what ends at a node, reached with the token `last`, and goes on from there.
-    fn walk(&self, node: u32, tokens: &Tokens, last: u32, found: &mut impl FnMut(u32, u32)) {
-        let Some(reached) = self.nodes.get(node as usize) else { return };
-        for part in self.ends.get(reached.ends.start as usize..reached.ends.end as usize).unwrap_or_default() {
-            found(*part, last);
+    /// Reports what ends where an edge leads, reached with the token `last`, and goes on from there.
+    fn walk(&self, edge: Edge, tokens: &Tokens, last: u32, found: &mut impl FnMut(u32, u32)) {
+        if edge.has_ends {
+            let ends = self.nodes.get(edge.node as usize).cloned().unwrap_or_default();
+            let parts = self.ends.get(ends.start as usize..ends.end as usize).unwrap_or_default();
+            parts.iter().for_each(|part| found(*part, last));
         }
-        if !reached.branches {
+        if !edge.goes_on {
             return;
         }
         let Some(next) = tokens.as_slice().get(last as usize + 1) else { return };
-        for step in steps(node, tokens, next) {
-            if let Some(node) = self.edges.get(&step) {
-                self.walk(*node, tokens, last + 1, found);
+        for word in tokens.numbers(next) {
+            if let Some(edge) = self.edges.get(&step(edge.node, word, next.glued)) {
+                self.walk(*edge, tokens, last + 1, found);
             }
         }
     }
-}
-
-/// The ways on from a node with the next token.
-fn steps(node: u32, tokens: &Tokens, next: &Token) -> impl Iterator<Item = Step> {
-    let glued = next.glued;
-    tokens.numbers(next).map(move |word| Step { node, word, glued })
 }

@@ -5,14 +5,15 @@
 
 use std::ops::Range;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashTable};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::text::{self, Folded, count};
 
 /// The number of a word that no phrase holds.
 const UNKNOWN: u32 = u32::MAX;
 
-/// A word before a full stop with fewer letters is an abbreviation (`No.`, `z.B.`, `e.g.`) and ends no sentence.
+/// A word before a full stop with fewer bytes is an abbreviation (`No.`, `z.B.`, `e.g.`) and ends no sentence.
 const SENTENCE_WORD: usize = 3;
 
 /// Beginnings of words (`fail*`) are looked up only where so many of their bytes are those of some beginning.
@@ -21,14 +22,39 @@ const STEM: usize = 3;
 /// The words of all phrases.
 #[derive(Debug, Default)]
 pub(super) struct Vocabulary {
-    whole: HashMap<Box<[u8]>, u32>,
+    whole: Words,
     /// Beginnings of words that may go on.
-    open: HashMap<Box<[u8]>, u32>,
+    open: Words,
     /// The first bytes of each beginning, with the lengths that there are.
     stems: HashMap<[u8; STEM], Box<[u8]>>,
+    /// By stem, squeezed into an index: whether there can be such a beginning. Most words end here.
+    may_open: Vec<bool>,
     /// Whether any beginning has fewer bytes than a stem.
     has_short_stems: bool,
     count: u32,
+}
+
+/// Words with their numbers. A word is known by its 64-bit hash alone: that two words of all texts and phrases ever share
+/// one is less likely than a broken memory cell.
+#[derive(Debug, Default)]
+struct Words {
+    table: HashTable<(u64, u32)>,
+}
+
+impl Words {
+    fn get(&self, word: &[u8]) -> Option<u32> {
+        let hash = xxh3_64(word);
+        self.table.find(hash, |(known, _)| *known == hash).map(|(_, number)| *number)
+    }
+
+    fn insert(&mut self, word: &[u8], number: u32) {
+        let hash = xxh3_64(word);
+        self.table.insert_unique(hash, (hash, number), |(hash, _)| *hash);
+    }
+
+    fn memory(&self) -> usize {
+        self.table.capacity() * (size_of::<(u64, u32)>() + 1)
+    }
 }
 
 impl Vocabulary {
@@ -36,11 +62,11 @@ impl Vocabulary {
     pub fn add(&mut self, word: &[u8], open: bool) -> u32 {
         let words = if open { &mut self.open } else { &mut self.whole };
         if let Some(known) = words.get(word) {
-            return *known;
+            return known;
         }
         let number = self.count;
         self.count += 1;
-        words.insert(word.into(), number);
+        words.insert(word, number);
         if open {
             self.add_stem(word);
         }
@@ -49,6 +75,10 @@ impl Vocabulary {
 
     fn add_stem(&mut self, word: &[u8]) {
         self.has_short_stems |= word.len() < STEM;
+        self.may_open.resize(STEM_INDEXES, false);
+        if let Some(may) = self.may_open.get_mut(stem_index(stem(word))) {
+            *may = true;
+        }
         let lengths = self.stems.entry(stem(word)).or_default();
         let length = u8::try_from(word.len()).unwrap_or(u8::MAX);
         if !lengths.contains(&length) {
@@ -63,10 +93,7 @@ impl Vocabulary {
 
     /// Bytes on the heap, roughly.
     pub fn memory(&self) -> usize {
-        let bytes = |words: &HashMap<Box<[u8]>, u32>| -> usize {
-            words.keys().map(|word| word.len()).sum::<usize>() + words.capacity() * 25
-        };
-        bytes(&self.whole) + bytes(&self.open) + self.stems.capacity() * 20
+        self.whole.memory() + self.open.memory() + self.stems.capacity() * 20 + self.may_open.len()
     }
 
     /// Adds the beginnings that a word has to `found`.
@@ -81,10 +108,22 @@ impl Vocabulary {
     }
 
     fn beginnings_at(&self, word: &[u8], stem: [u8; STEM], found: &mut Vec<u32>) {
+        if !self.may_open.get(stem_index(stem)).is_some_and(|may| *may) {
+            return;
+        }
         let Some(lengths) = self.stems.get(&stem) else { return };
         let heads = lengths.iter().filter_map(|length| word.get(..usize::from(*length)));
         found.extend(heads.filter_map(|head| self.open.get(head)));
     }
+}
+
+/// How many indexes stems are squeezed into.
+const STEM_INDEXES: usize = 1 << 15;
+
+/// Five bits of each byte: what tells letters apart.
+fn stem_index([a, b, c]: [u8; STEM]) -> usize {
+    let bits = |byte: u8| usize::from(byte & 31);
+    bits(a) << 10 | bits(b) << 5 | bits(c)
 }
 
 /// The first bytes of a word; zeros where it is shorter.
@@ -144,7 +183,7 @@ impl Tokens {
     /// The token with its numbers.
     fn known(&mut self, mut token: Token, text: &[u8], vocabulary: &Vocabulary) -> Token {
         let word = text.get(token.range()).unwrap_or_default();
-        token.word = vocabulary.whole.get(word).copied().unwrap_or(UNKNOWN);
+        token.word = vocabulary.whole.get(word).unwrap_or(UNKNOWN);
         let before = self.open.len();
         if word.first().is_some_and(|byte| !byte.is_ascii() || byte.is_ascii_alphanumeric()) {
             vocabulary.beginnings(word, &mut self.open);
@@ -237,11 +276,7 @@ impl Cutter<'_> {
 
 /// Whether a full stop after this word or sign can end a sentence.
 fn is_long_word(word: &[u8]) -> bool {
-    let mut characters = std::str::from_utf8(word).unwrap_or_default().chars().peekable();
-    match characters.peek() {
-        Some(first) if text::is_word(*first) => characters.count() >= SENTENCE_WORD,
-        _ => true,
-    }
+    word.len() >= SENTENCE_WORD || text::word_end(word, 0) == 0
 }
 
 /// Where the next token starts.

@@ -30,8 +30,26 @@ const MACROS: &[&str] = &[
 
 /// HTML elements that stand in lines of their own.
 const BLOCKS: &[&str] = &[
-    "blockquote", "dd", "div", "dt", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "table", "td", "th",
-    "tr", "ul",
+    "blockquote",
+    "dd",
+    "div",
+    "dt",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "hr",
+    "li",
+    "ol",
+    "p",
+    "pre",
+    "table",
+    "td",
+    "th",
+    "tr",
+    "ul",
 ];
 
 /// Named entities beyond those of ASCII that Western European mail programs write.
@@ -107,7 +125,9 @@ const ENTITIES: &[(&str, char)] = &[
 pub(crate) fn at(text: &str, at: usize) -> Option<(usize, Replacement)> {
     let rest = text.get(at..)?;
     match rest.as_bytes().first()? {
-        b'<' => tag(rest).map(|length| (length, if is_block(rest) { Replacement::Line } else { Replacement::Separator })),
+        b'<' => {
+            tag(rest).map(|length| (length, if is_block(rest) { Replacement::Line } else { Replacement::Separator }))
+        }
         b'&' => entity(rest),
         b'{' => Some((wiki_macro(rest).unwrap_or(1), Replacement::Separator)),
         b'}' | b'*' => Some((1, Replacement::Separator)),
