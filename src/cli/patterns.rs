@@ -15,6 +15,7 @@ use crate::diagnostic::{Place, Problems};
 use crate::pattern::check::{Trial, check};
 use crate::pattern::pack::{self, PackSource};
 use crate::service::ServiceMap;
+use crate::ticket::Ticket;
 
 /// `patterns …`.
 #[derive(Debug, Args)]
@@ -70,8 +71,12 @@ pub fn run(args: &PatternsArgs) -> anyhow::Result<Ended> {
 /// Finds everything that is wrong with packs; warnings, too, make it end as "found something".
 fn run_check(args: &PackArgs, colour: bool, out: &mut impl Write) -> anyhow::Result<Ended> {
     let mut problems = Problems::new();
-    let packs = pack::load(&args.sources(), &mut problems);
-    check(&packs, &mut problems);
+    let files = pack::files(&args.sources(), &mut problems);
+    let packs = pack::read(&files, &mut problems);
+    let own = verdict_test::read(&files, &mut problems);
+    let shipped = verdict_test::read(&pack::files(&[PackSource::BuiltIn], &mut problems), &mut problems);
+    let corpus: Vec<Ticket> = own.into_iter().chain(shipped).map(|test| test.ticket).collect();
+    check(&packs, &corpus, &mut problems);
     let (errors, warnings) = problems.counts();
     match args.format {
         Format::Json => {

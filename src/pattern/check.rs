@@ -1,5 +1,6 @@
-//! What is wrong with rules that load: examples that their rule does not find, counter-examples that it does, and
-//! phrases that are written twice.
+//! What is wrong with rules that load: examples that their rule does not find, counter-examples that it does, phrases
+//! that another rule has, too, rules that never count where they match, regexes that look through too much text, and
+//! weights that decide alone without saying so.
 //!
 //! An example is a summary; of a rule that does not look at summaries, it is the first field that the rule looks at. The
 //! ticket meets the rule's `when`. All rules given take part, so an example also shows that no other rule swallows it.
@@ -10,8 +11,8 @@ use hashbrown::HashMap;
 use super::compile::Matcher;
 use super::matcher::{Fate, Match, Scratch};
 use super::pack::Packs;
-use super::phrase::Phrase;
-use super::rule::{Rule, WrittenPhrase};
+use super::phrase::{Literal, Phrase};
+use super::rule::{DECISIVE, Rule, WrittenPhrase};
 use super::when::Key;
 use crate::diagnostic::{Problem, Problems};
 use crate::document::Text;
@@ -106,12 +107,115 @@ fn example_ticket(rule: &Rule, text: &str) -> (TextField, Ticket) {
     (field, ticket)
 }
 
-/// Reports all that is wrong with packs that load.
-pub fn check(packs: &Packs, problems: &mut Problems) {
+/// How much of the corpus a regex may have to look through: a twentieth. Its gate is too usual beyond.
+const MAX_REGEX_SHARE: f64 = 0.05;
+
+/// A rule that has matched so often in the corpus without counting once is taken for one that never does.
+const ENOUGH_MATCHES: usize = 3;
+
+/// Reports all that is wrong with packs that load. `corpus` are tickets on which rules are tried.
+pub fn check(packs: &Packs, corpus: &[Ticket], problems: &mut Problems) {
     check_repeated(&packs.rules, problems);
+    check_weights(&packs.rules, problems);
     match Matcher::new(packs) {
-        Ok(matcher) => check_examples(&packs.rules, &matcher, problems),
+        Ok(matcher) => {
+            check_examples(&packs.rules, &matcher, problems);
+            check_corpus(&packs.rules, &matcher, corpus, problems);
+        }
         Err(found) => problems.extend(found),
+    }
+}
+
+/// Reports weights that decide alone without saying so, and rules that say so without such a weight.
+fn check_weights(rules: &[Rule], problems: &mut Problems) {
+    for rule in rules {
+        let (is_decisive, place) = match &rule.decisive {
+            Some((yes, place)) => (*yes, place),
+            None => (false, &rule.place),
+        };
+        let bound = f64::from(DECISIVE) / 100.0;
+        let weight = f64::from(rule.weight) / 100.0;
+        if rule.weight > DECISIVE && !is_decisive {
+            let title = format!("`{}` weighs {weight}: it decides alone, whatever usual rules say", rule.name());
+            let help = format!("weigh it {bound} at most, or say `decisive = true` if that is meant");
+            problems.push(Problem::warning("undeclared-decisive", place, title).help(help));
+        } else if rule.weight <= DECISIVE && is_decisive {
+            let title = format!("`{}` is said to be decisive, but weighs {weight}", rule.name());
+            let help = format!("take `decisive` away, or weigh it more than {bound}");
+            problems.push(Problem::warning("useless-decisive", place, title).help(help));
+        }
+    }
+}
+
+/// What the tickets of a corpus say of a rule.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    matches: usize,
+    live: usize,
+    /// A rule that swallowed one of its matches.
+    swallowed_by: Option<u32>,
+    /// Bytes that its regexes had to look through.
+    looked_through: usize,
+}
+
+/// Reports rules that match somewhere in a corpus but count nowhere, since longer matches always take them, and regexes
+/// that look through too much of it.
+fn check_corpus(rules: &[Rule], matcher: &Matcher, corpus: &[Ticket], problems: &mut Problems) {
+    let mut seen = vec![Seen::default(); rules.len()];
+    let mut scratch = Scratch::new();
+    let mut bytes = 0;
+    for ticket in corpus {
+        scratch.begin(rules.len());
+        for field in TextField::ALL {
+            let Some(text) = ticket.text(*field) else { continue };
+            matcher.scan(*field, text, ticket, &mut scratch);
+            bytes += text.len();
+            note_matches(&scratch.matches, &mut seen);
+            for (rule, length) in matcher.looked_through(&scratch) {
+                if let Some(seen) = seen.get_mut(rule as usize) {
+                    seen.looked_through += length;
+                }
+            }
+        }
+    }
+    for (rule, seen) in rules.iter().zip(seen) {
+        report_corpus(rules, rule, seen, bytes, problems);
+    }
+}
+
+fn note_matches(matches: &[Match], seen: &mut [Seen]) {
+    for found in matches {
+        let Some(seen) = seen.get_mut(found.rule as usize) else { continue };
+        seen.matches += usize::from(matches!(found.fate, Fate::Live | Fate::Swallowed));
+        seen.live += usize::from(found.fate == Fate::Live);
+        let around = || matches.iter().find(|other| other.fate == Fate::Live && found.is_swallowed_by(other));
+        if found.fate == Fate::Swallowed && seen.swallowed_by.is_none() {
+            seen.swallowed_by = around().map(|other| other.rule);
+        }
+    }
+}
+
+fn report_corpus(rules: &[Rule], rule: &Rule, seen: Seen, bytes: usize, problems: &mut Problems) {
+    let never = seen.live == 0 && seen.matches >= ENOUGH_MATCHES;
+    if let Some(by) = seen.swallowed_by.filter(|_| never).and_then(|by| rules.get(by as usize)) {
+        let title =
+            format!("`{}` never counts: each of its {} matches lies inside a longer one", rule.name(), seen.matches);
+        problems.push(
+            Problem::warning("never-counts", &rule.place, title)
+                .other(&by.place, "of this rule, for one")
+                .help("take its phrases out, or make them as long as what they stand in"),
+        );
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a share of a corpus of some megabytes")]
+    let share = seen.looked_through as f64 / bytes.max(1) as f64;
+    if let Some(regex) = rule.regexes.first().filter(|_| share > MAX_REGEX_SHARE) {
+        let literals = regex.regex.gate.literals.join("`, `");
+        let title = format!("the regexes of `{}` look through {:.0} % of all text", rule.name(), share * 100.0);
+        let help = format!(
+            "they run wherever `{literals}` stands; require a rarer word, and bound how far they reach ({:.0} % are fine)",
+            MAX_REGEX_SHARE * 100.0
+        );
+        problems.push(Problem::warning("costly-regex", &regex.text.place, title).help(help));
     }
 }
 
@@ -134,23 +238,53 @@ fn check_examples(rules: &[Rule], matcher: &Matcher, problems: &mut Problems) {
     }
 }
 
-/// Reports every phrase that stands in two rules (or twice in one) that look at a common field.
+/// Reports every phrase that says nothing which another rule (or an earlier phrase of the same) that speaks for the same
+/// side and looks at a common field does not say.
 fn check_repeated(rules: &[Rule], problems: &mut Problems) {
-    let mut first: HashMap<&Phrase, (&Rule, &WrittenPhrase)> = HashMap::new();
+    let mut whole: HashMap<&Phrase, (&Rule, &WrittenPhrase)> = HashMap::new();
+    let mut literals: HashMap<&Literal, Vec<(&Rule, &WrittenPhrase)>> = HashMap::new();
     for (rule, written) in rules.iter().flat_map(|rule| rule.phrases.iter().map(move |phrase| (rule, phrase))) {
-        match first.get(&written.phrase) {
-            Some((other, before)) if other.fields & rule.fields != 0 => {
-                let title = format!("`{}` repeats a phrase of `{}`", rule.name(), other.name());
-                problems.push(
-                    Problem::warning("repeated-phrase", &written.text.place, title)
-                        .other(&before.text.place, "first written here")
-                        .help("both rules count where it is found; remove it from one of them"),
-                );
-            }
-            Some(_) => {}
-            None => {
-                first.insert(&written.phrase, (rule, written));
-            }
+        let repeated = whole.get(&written.phrase).copied().filter(|(other, _)| is_rival(rule, other));
+        if let Some((other, before)) = repeated.or_else(|| said_before(rule, written, &literals)) {
+            let title = format!("`{}` repeats a phrase of `{}`", rule.name(), other.name());
+            problems.push(
+                Problem::warning("repeated-phrase", &written.text.place, title)
+                    .other(&before.text.place, "first written here")
+                    .help("both rules count where it is found; remove it from one of them"),
+            );
         }
+        whole.entry(&written.phrase).or_insert((rule, written));
+        for literal in one_piece(&written.phrase) {
+            literals.entry(literal).or_default().push((rule, written));
+        }
+    }
+}
+
+/// Whether two rules may count for one thing, so that it counts twice.
+fn is_rival(rule: &Rule, other: &Rule) -> bool {
+    let weighs = rule.affects.is_some() || rule.name() == other.name();
+    weighs && rule.fields & other.fields != 0 && rule.when == other.when
+}
+
+/// The rule of the same side that has every way to say a phrase.
+fn said_before<'a>(
+    rule: &Rule,
+    written: &WrittenPhrase,
+    literals: &HashMap<&Literal, Vec<(&'a Rule, &'a WrittenPhrase)>>,
+) -> Option<(&'a Rule, &'a WrittenPhrase)> {
+    let ways = one_piece(&written.phrase);
+    let candidates = literals.get(ways.first()?)?;
+    let says = |literal: &Literal, by: &Rule| {
+        literals.get(literal).is_some_and(|all| all.iter().any(|(other, _)| other.name() == by.name()))
+    };
+    let rivals = candidates.iter().filter(|(other, _)| other.affects == rule.affects && is_rival(rule, other));
+    rivals.copied().find(|(other, _)| ways.iter().all(|literal| says(literal, other)))
+}
+
+/// The ways to say a phrase in one piece; none for other phrases.
+fn one_piece(phrase: &Phrase) -> &[Literal] {
+    match &*phrase.sides {
+        [side] if phrase.is_one_piece() => side.first().map(|part| &*part.alternatives).unwrap_or_default(),
+        _ => &[],
     }
 }

@@ -17,7 +17,7 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use super::compile::{CompiledPhrase, Link, Matcher, Owner};
+use super::compile::{CompiledPhrase, Link, Matcher, OwnedRegex, Owner};
 use super::when::Facts;
 use super::word::{Token, Tokens};
 use super::zone::{Laid, is_first_in_line, lay, zone_of};
@@ -303,13 +303,21 @@ impl Matcher {
         gates.sort_unstable();
         for hits in gates.chunk_by(|a, b| a.regex == b.regex) {
             let Some(owned) = hits.first().and_then(|hit| self.regexes.get(hit.regex as usize)) else { continue };
-            let windows = hits.iter().map(|hit| owned.regex.window(hit.start as usize..hit.end as usize, text.len()));
-            for window in joined(windows) {
+            for window in windows(owned, hits, text.len()) {
                 owned.regex.matches(text, window, |found| {
                     matches.push(Match::new(owned.rule, count(found.start), count(found.end)));
                 });
             }
         }
+    }
+
+    /// How many bytes of the field just scanned each regex had to look through, by its rule.
+    pub(crate) fn looked_through(&self, scratch: &Scratch) -> impl Iterator<Item = (u32, usize)> {
+        let length = scratch.folded.bytes().len();
+        scratch.gates.chunk_by(|a, b| a.regex == b.regex).filter_map(move |hits| {
+            let owned = hits.first().and_then(|hit| self.regexes.get(hit.regex as usize))?;
+            Some((owned.rule, windows(owned, hits, length).map(|window| window.len()).sum()))
+        })
     }
 
     /// Sorts the matches and decides what becomes of each.
@@ -508,6 +516,11 @@ fn swallow(matches: &mut [Match]) {
         }
         reach = reach.max(end);
     }
+}
+
+/// The parts of a text in which a regex can match around the hits of its gate.
+fn windows(owned: &OwnedRegex, hits: &[GateHit], length: usize) -> impl Iterator<Item = Range<usize>> {
+    joined(hits.iter().map(move |hit| owned.regex.window(hit.start as usize..hit.end as usize, length)))
 }
 
 /// Windows in the order of their starts, those that touch joined into one.
