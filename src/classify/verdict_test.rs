@@ -166,3 +166,74 @@ impl Classifier {
         format!("score {score:+.2}: {}", if all.is_empty() { "no evidence".to_owned() } else { all.join(", ") })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::classify::ClassifierOptions;
+    use crate::pattern::pack;
+    use crate::service::ServiceMap;
+
+    const RULES: &str = "[[rule]]\nid = 'order'\naffects = 'customer'\nweight = 5\nphrases = ['order']\n\
+                         [[rule]]\nid = 'lost'\naffects = 'customer'\nweight = 5\nphrases = ['lost']\n\
+                         [[rule]]\nid = 'laptop'\naffects = 'internal'\nweight = 1\nphrases = ['laptop']\n";
+
+    fn files(tests: &str) -> Vec<PackFiles> {
+        let file = |text: &str| vec![("own.toml".to_owned(), text.to_owned())];
+        vec![PackFiles { name: "own".to_owned(), files: file(RULES), tests: file(tests) }]
+    }
+
+    fn outcomes(tests: &str) -> Vec<Outcome> {
+        let mut problems = Problems::new();
+        let files = files(tests);
+        let packs = pack::read(&files, &mut problems);
+        let tests = read(&files, &mut problems);
+        assert!(problems.is_empty(), "{problems}");
+        let classifier = Classifier::new(packs, ServiceMap::default(), &ClassifierOptions::default()).unwrap();
+        tests.iter().map(|test| classifier.try_verdict(test, &mut Scratch::new())).collect()
+    }
+
+    fn ticket(rest: &str) -> String {
+        format!("[[ticket]]\nname = 'a'\nsummary = 'order lost on my laptop'\n{rest}\n")
+    }
+
+    #[test]
+    fn a_verdict_must_be_as_said() {
+        let failed = |why: &str| {
+            let evidence = "score +9.00: own/order +5.00, own/lost +5.00, own/laptop -1.00";
+            Outcome::Failed(format!("{why}; {evidence}"))
+        };
+        for (rest, expected) in [
+            ("affects = 'customer'", Outcome::Passed),
+            ("affects = 'customer'\nbasis = 'pattern'\ncertainty = 'clear'\nrule = 'own/lost'", Outcome::Passed),
+            ("affects = 'internal'", failed("internal wanted, but it is customer")),
+            ("affects = 'internal'\nknown_miss = 'hard'", Outcome::KnownMiss),
+            ("affects = 'customer'\nbasis = 'service'", failed("basis service wanted, but it is pattern")),
+            ("affects = 'customer'\ncertainty = 'narrow'", failed("certainty narrow wanted, but it is clear")),
+            ("affects = 'customer'\nrule = 'own/order'", failed("deciding rule own/order wanted, but it is own/lost")),
+        ] {
+            assert_eq!(outcomes(&ticket(rest)), [expected], "{rest}");
+        }
+        let told = outcomes(&ticket("affects = 'customer'\nknown_miss = 'hard'"));
+        assert!(matches!(&*told, [Outcome::Failed(why)] if why.contains("take `known_miss` away")), "{told:?}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_test_file_is_said() {
+        let mut problems = Problems::new();
+        let text = ticket("affects = 'custmer'") + &ticket("affects = 'internal'\nkind = 'incidnt'") + &ticket("");
+        let text = text + &ticket("affects = 'internal'") + "[[tickets]]\n";
+        let tests = read(&files(&text), &mut problems);
+        assert_eq!(tests.len(), 2);
+        let said = problems.to_string();
+        for part in [
+            "`custmer` is no value of `affects`",
+            "did you mean `incident`?",
+            "`affects` is missing",
+            "there is a ticket `a` in this file already",
+            "unknown key `tickets`",
+        ] {
+            assert!(said.contains(part), "{part}\n{said}");
+        }
+    }
+}

@@ -262,7 +262,7 @@ fn check_repeated(rules: &[Rule], problems: &mut Problems) {
 
 /// Whether two rules may count for one thing, so that it counts twice.
 fn is_rival(rule: &Rule, other: &Rule) -> bool {
-    let weighs = rule.affects.is_some() || rule.name() == other.name();
+    let weighs = rule.affects.is_some() || other.affects.is_some() || rule.name() == other.name();
     weighs && rule.fields & other.fields != 0 && rule.when == other.when
 }
 

@@ -131,6 +131,108 @@ fn unless_and_when_take_a_rule_out_of_the_field() {
     }
 }
 
+#[test]
+fn gaps_and_sides_end_with_the_sentence() {
+    let pack = pack(&[
+        ("gap", "phrases = ['refund ... lost']"),
+        ("wide", "phrases = ['parcel ...8 lost']"),
+        ("side", "phrases = ['guest & {bill|receipt} ... wrong']"),
+    ]);
+    for (text, expected) in [
+        ("refund of the day lost", "gap \"refund of the day lost\""),
+        ("refund came. lost", ""),
+        ("refund of 5.50 No. 7, e.g. lost", ""),
+        ("refund No. 7 lost", "gap \"refund No. 7 lost\""),
+        ("refund! lost", ""),
+        ("refund of the\nlong line that a mail program wrapped was lost", ""),
+        ("Since noon every single refund of this shop is\nlost", ""),
+        ("Since noon today every single refund of this shop is\nlost", "gap \"refund of this shop is\nlost\""),
+        ("refund\n- lost", ""),
+        ("<p>refund</p><p>lost</p>", ""),
+        ("the parcel of a man from a far town was lost", "wide \"parcel of a man from a far town was lost\""),
+        ("wrong: guest says the bill is wrong", "side \"guest says the bill is wrong\""),
+        ("the receipt was wrong, says the guest", "side \"receipt was wrong, says the guest\""),
+        ("the bill is wrong. The guest left", ""),
+    ] {
+        assert_eq!(found(&pack, &summary(text)), expected, "{text}");
+    }
+}
+
+#[test]
+fn lists_stand_for_any_of_their_entries() {
+    let lists = "[words]\nwho = ['guest[s]', 'passenger*', 'policy[ ]holder']\nnot = ['cannot', 'unable to']\n";
+    let pack = lists.to_owned() + &pack(&[("a", "phrases = ['<who> <not> pay', 'our <t/who>']")]);
+    for (text, expected) in [
+        ("Guests cannot pay", "a \"Guests cannot pay\""),
+        ("policyholder, unable to pay", "a \"policyholder, unable to pay\""),
+        ("guests really cannot pay", ""),
+        ("guests. Cannot pay", ""),
+        ("our passengers", "a \"our passengers\""),
+    ] {
+        assert_eq!(found(&pack, &summary(text)), expected, "{text}");
+    }
+}
+
+#[test]
+fn words_in_a_longer_phrase_are_no_part_of_another() {
+    let pack =
+        pack(&[("cannot", "phrases = ['customer ... cannot print']"), ("order", "phrases = ['customer order']")])
+            + "[[rule]]\nid = 'department'\naffects = 'none'\nphrases = ['customer service']\nunless = ['hotline']\n\
+           [[rule]]\nid = 'inside'\naffects = 'internal'\nweight = 1\nphrases = ['internal customer']\n";
+    for (text, expected) in [
+        ("customer cannot print", "cannot \"customer cannot print\""),
+        ("customer service cannot print", "department \"customer service\""),
+        (
+            "hotline: customer service cannot print",
+            "cannot \"customer service cannot print\", -department \"customer service\"",
+        ),
+        ("internal customer cannot print", "inside \"internal customer\""),
+        ("customer order cannot print", "cannot \"customer order cannot print\", -order \"customer order\""),
+    ] {
+        assert_eq!(found(&pack, &summary(text)), expected, "{text}");
+    }
+}
+
+#[test]
+fn rules_need_and_replace_others_in_the_same_field() {
+    let pack = pack(&[
+        ("hint", "phrases = ['price']\nneeds = ['place', 'person']"),
+        ("person", "phrases = ['guest']\nneeds = ['t/place']"),
+        ("special", "phrases = ['price list']\nreplaces = ['usual']"),
+        ("usual", "phrases = ['list', 'lists']"),
+    ]) + "[[rule]]\nid = 'place'\naffects = 'none'\nphrases = ['hotel']\n";
+    for (text, expected) in [
+        ("price", "-hint \"price\""),
+        ("price, hotel", "hint \"price\", place \"hotel\""),
+        ("guest asks for the price", "-person \"guest\", hint \"price\""),
+        ("lists and price list", "-usual \"lists\", special \"price list\", -hint \"price\", -usual \"list\""),
+    ] {
+        assert_eq!(found(&pack, &summary(text)), expected, "{text}");
+    }
+}
+
+#[test]
+fn zones_reach_from_line_to_line() {
+    let pack = pack(&[("a", "phrases = ['shop']")])
+        + "[[zone]]\nid = 'signature'\nweight = 0\nlines = 2\nstarts = ['kind regards']\n\
+           [[zone]]\nid = 'quote'\nweight = 0.5\nstarts = ['from ... sent']\nends = ['work notes']\nmarks = ['>']\n";
+    for (text, expected) in [
+        ("shop, kind regards shop", "a \"shop\", a \"shop\""),
+        ("Kind regards\nshop\nshop", "-a \"shop\", a \"shop\""),
+        ("From: x Sent: y\nshop\nWork notes: shop", "a \"shop\", a \"shop\""),
+        ("<div>Kind regards</div><div>shop</div>", "-a \"shop\""),
+    ] {
+        assert_eq!(found(&pack, &summary(text)), expected, "{text}");
+    }
+    let packs = packs(&pack);
+    let matcher = Matcher::new(&packs).unwrap();
+    let mut scratch = Scratch::new();
+    let text = "shop\n> shop\nshop\nFrom: x Sent: y\nshop\nKind regards\nshop\n\nshop\nWork notes\nshop";
+    matcher.scan(TextField::Summary, text, &Ticket::default(), &mut scratch);
+    let weights: Vec<_> = scratch.matches.iter().map(|m| matcher.weighed(m, 100)).collect();
+    assert_eq!(weights, [100, 50, 100, 50, 0, 50, 100]);
+}
+
 /// A matcher that tries every rule at every place.
 mod slow {
     use super::super::matcher::MAX_APART;
