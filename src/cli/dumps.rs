@@ -42,6 +42,18 @@ impl DumpArgs {
         self.settings.load()
     }
 
+    /// The configuration, with other packs in place of its own where any are given; `builtin` are those in the binary.
+    ///
+    /// # Errors
+    /// All its problems.
+    pub fn config_with(&self, packs: &[PathBuf]) -> Result<Config, Problems> {
+        let mut config = self.config()?;
+        if !packs.is_empty() {
+            config.patterns.packs = packs.to_vec();
+        }
+        Ok(config)
+    }
+
     /// The dumps.
     pub fn dumps(&self) -> Dumps<'_> {
         Dumps {

@@ -48,7 +48,7 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Why a ticket gets its tag
     Explain(explain::ExplainArgs),
-    /// Rule packs: lint, run their examples
+    /// Rule packs: lint, run their examples, measure them on dumps, find new rules
     Patterns(patterns::PatternsArgs),
     /// Service map: lint, show the paths to the customer
     Services(services::ServicesArgs),

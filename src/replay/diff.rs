@@ -192,7 +192,7 @@ impl Comparison {
         let mut text = String::new();
         let Moved { to_customer, to_internal } = self.moved;
         writeln!(text, "{} of {} tickets change their tag.\n", grouped(self.moved.tickets()), grouped(self.tickets()))?;
-        let mut moved = TextTable::new(&["", "tickets", "effort", "touches"]);
+        let mut moved = TextTable::new(1, &["", "tickets", "effort", "touches"]);
         for (direction, share) in [("internal → customer", to_customer), ("customer → internal", to_internal)] {
             let Share { tickets, effort_seconds, touches } = share;
             moved.push(vec![direction.to_owned(), grouped(tickets), hours(effort_seconds), grouped(touches)]);
@@ -221,17 +221,17 @@ impl Comparison {
     }
 
     fn flips_table(&self, show: usize) -> TextTable {
-        let mut table = TextTable::new(&["ticket", "effort", "from", "to", "decided by", "through"]);
+        let mut table = TextTable::new(5, &["ticket", "from", "to", "decided by", "through", "effort"]);
         for flip in self.flips.iter().take(show) {
             let decided = |tag: &Tag| format!("{} ({})", tag.basis, tag.certainty);
             let through = flip.through.as_ref().map_or(String::new(), Through::to_string);
             table.push(vec![
                 flip.id.clone(),
-                hours(flip.effort_seconds),
                 flip.before.class.to_string(),
                 flip.after.class.to_string(),
                 format!("{} → {}", decided(&flip.before), decided(&flip.after)),
                 through,
+                hours(flip.effort_seconds),
             ]);
         }
         table
@@ -254,7 +254,7 @@ fn moved_table(title: &str, rows: &BTreeMap<String, Moved>) -> String {
     let mut sorted: Vec<_> = rows.iter().collect();
     let size = |moved: &Moved| (moved.effort_seconds(), moved.tickets());
     sorted.sort_by_key(|(_, moved)| std::cmp::Reverse(size(moved)));
-    let mut table = TextTable::new(&[title, "→ customer", "tickets", "→ internal", "tickets"]);
+    let mut table = TextTable::new(1, &[title, "→ customer", "tickets", "→ internal", "tickets"]);
     for (name, Moved { to_customer, to_internal }) in sorted.iter().take(ROWS) {
         table.push(vec![
             (*name).clone(),

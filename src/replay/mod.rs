@@ -3,6 +3,8 @@
 mod diff;
 mod dumps;
 mod report;
+mod stats;
+pub mod suggest;
 mod table;
 mod truth;
 
@@ -17,6 +19,7 @@ use anyhow::Context as _;
 pub use diff::{Comparison, Flip, How, Moved, Tag, Through};
 pub use dumps::Dumps;
 pub use report::{Agreement, Band, Compared, Report, Share};
+pub use stats::{Precision, RuleStats, Stats};
 pub use truth::Truth;
 
 use crate::classify::{Classifier, ClassifierOptions, PackSource};

@@ -2,16 +2,18 @@
 
 use std::fmt::{self, Write as _};
 
-/// Rows below a header, the first column to the left, numbers to the right, each as wide as its widest cell.
+/// Rows below a header, each column as wide as its widest cell: first those of text, set to the left, then those of
+/// numbers, set to the right.
 #[derive(Clone, Debug)]
 pub struct TextTable {
+    texts: usize,
     rows: Vec<Vec<String>>,
 }
 
 impl TextTable {
-    /// A table with nothing below its header.
-    pub fn new(header: &[&str]) -> Self {
-        Self { rows: vec![header.iter().map(|cell| (*cell).to_owned()).collect()] }
+    /// A table with nothing below its header, whose first `texts` columns hold text.
+    pub fn new(texts: usize, header: &[&str]) -> Self {
+        Self { texts, rows: vec![header.iter().map(|cell| (*cell).to_owned()).collect()] }
     }
 
     /// Adds a row.
@@ -30,9 +32,9 @@ impl fmt::Display for TextTable {
         for row in &self.rows {
             let mut line = String::new();
             for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                match column {
-                    0 => write!(line, "{cell:<width$}")?,
-                    _ => write!(line, "  {cell:>width$}")?,
+                match column < self.texts {
+                    true => write!(line, "{cell:<width$}  ")?,
+                    false => write!(line, "{cell:>width$}  ")?,
                 }
             }
             writeln!(f, "{}", line.trim_end())?;
