@@ -305,6 +305,8 @@ impl fmt::Display for Through {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Replay;
+    use super::super::testing::Site;
     use super::*;
     use crate::ticket::TextField;
     use crate::verdict::Evidence;
@@ -323,6 +325,28 @@ mod tests {
     fn through(before: &[(&str, Points)], after: &[(&str, Points)], to: Affects) -> Option<(How, f64)> {
         let found = Through::of(&findings(before), &findings(after), to, |_| String::new());
         found.map(|through| (through.how, through.points))
+    }
+
+    #[test]
+    fn the_other_side_is_what_a_replay_with_those_packs_gives() {
+        let rule = |id: &str, affects: &str, phrase: &str| {
+            format!("[[rule]]\nid = '{id}'\naffects = '{affects}'\nweight = 5\nphrases = ['{phrase}']\n")
+        };
+        let dump = "id,summary,description,effort_seconds,version\n\
+            1,webshop down,on the gate,60,1\n1,gate open,,90,2\n2,webshop down,,60,1\n2,webshop,gate,30,1\n3,lift,,5,\n";
+        let mut site = Site::new(dump, &rule("shop", "customer", "webshop"));
+        let other = site.path().join("other");
+        std::fs::create_dir(&other).unwrap();
+        std::fs::write(other.join("a.toml"), rule("gate", "internal", "gate")).unwrap();
+        let against = [other.clone()];
+        let replay = Replay { dumps: site.dumps(), tagged: None, dead_letters: None, truth: None, against: &against };
+        let comparison = Comparison::new(&replay.run(&site.config).unwrap(), None).unwrap();
+        let json = |report: &Report| serde_json::to_value(report).unwrap();
+        assert_eq!(json(&comparison.before), json(&Report::new(site.replayed(None).ledger(), None)));
+        site.config.patterns.packs.push(other);
+        assert_eq!(json(&comparison.after), json(&Report::new(site.replayed(None).ledger(), None)));
+        assert_ne!(json(&comparison.before), json(&comparison.after));
+        assert!(Comparison::new(&site.replayed(None), None).is_none(), "nothing to compare with");
     }
 
     #[test]

@@ -142,3 +142,42 @@ fn write_tagged(path: &Path, pipeline: &Pipeline) -> std::io::Result<()> {
     }
     out.flush()
 }
+
+#[cfg(test)]
+mod testing {
+    use super::*;
+    use crate::config::Overrides;
+
+    /// A folder with a dump and a pack called `own`, and the configuration that uses nothing else.
+    pub struct Site {
+        folder: tempfile::TempDir,
+        dumps: Vec<PathBuf>,
+        pub config: Config,
+    }
+
+    impl Site {
+        pub fn new(dump: &str, rules: &str) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let (pack, csv) = (folder.path().join("own"), folder.path().join("dump.csv"));
+            std::fs::create_dir(&pack).unwrap();
+            std::fs::write(pack.join("rules.toml"), rules).unwrap();
+            std::fs::write(&csv, dump).unwrap();
+            let (mut config, _) = Config::load(None, &Overrides::default()).unwrap();
+            config.patterns.packs = vec![pack];
+            Self { folder, dumps: vec![csv], config }
+        }
+
+        pub fn path(&self) -> &Path {
+            self.folder.path()
+        }
+
+        pub fn dumps(&self) -> Dumps<'_> {
+            Dumps { paths: &self.dumps, profile: Some("generic"), format: None, timezone: None, progress: false }
+        }
+
+        pub fn replayed(&self, truth: Option<&Truth>) -> Pipeline {
+            let replay = Replay { dumps: self.dumps(), tagged: None, dead_letters: None, truth, against: &[] };
+            replay.run(&self.config).unwrap()
+        }
+    }
+}

@@ -284,3 +284,97 @@ impl RuleStats {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Site;
+    use super::*;
+
+    const RULES: &str = r#"
+        [[rule]]
+        id = "shop"
+        affects = "customer"
+        weight = 5
+        phrases = ["webshop"]
+        [[rule]]
+        id = "pay"
+        affects = "customer"
+        weight = 4
+        phrases = ["pay*"]
+        [[rule]]
+        id = "test"
+        affects = "internal"
+        weight = 7
+        phrases = ["rehearsal"]
+        [[rule]]
+        id = "payroll"
+        affects = "none"
+        phrases = ["payroll late"]
+        [[rule]]
+        id = "queue"
+        affects = "internal"
+        weight = 1
+        phrases = ["print queue"]
+    "#;
+
+    const DUMP: &str = "id,summary,description,effort_seconds,version,affects\n\
+        1,webshop down,,3600,1,customer\n\
+        2,webshop payment fails,,1800,1,customer\n\
+        3,webshop rehearsal,webshop,600,1,internal\n\
+        4,payroll late,,60,1,internal\n\
+        5,payment fails,,300,1,\n\
+        5,payment fails,,900,2,\n";
+
+    fn stats(truth: Option<&Truth>) -> Stats {
+        let site = Site::new(DUMP, RULES);
+        Stats::new(&site.replayed(truth), truth, site.dumps(), &site.config).unwrap()
+    }
+
+    fn rule<'a>(stats: &'a Stats, name: &str) -> &'a RuleStats {
+        stats.rules.iter().find(|rule| rule.rule == name).unwrap()
+    }
+
+    #[test]
+    fn a_rule_decides_where_the_tag_would_change_without_it() {
+        let stats = stats(Some(&Truth::Declared));
+        let names: Vec<_> = stats.rules.iter().map(|rule| rule.rule.as_str()).collect();
+        assert_eq!(names, ["own/shop", "own/pay", "own/test", "own/payroll", "own/queue"], "by the effort they decide");
+        let shop = rule(&stats, "own/shop");
+        assert_eq!((shop.tickets, shop.sole), (3, Some(2.0 / 3.0)), "beside `pay` in 2, alone for its side in 1 and 3");
+        let only_in_1 = Share { tickets: 1, effort_seconds: 3600, touches: 1 };
+        assert_eq!(shop.decided, only_in_1, "in 2 `pay` would do as well");
+        assert_eq!(rule(&stats, "own/pay").decided, Share { tickets: 1, effort_seconds: 900, touches: 2 });
+        let test = rule(&stats, "own/test");
+        assert_eq!((test.decided.tickets, test.decided.effort_seconds), (1, 600));
+    }
+
+    #[test]
+    fn precision_counts_the_tickets_whose_truth_is_known() {
+        let stats = stats(Some(&Truth::Declared));
+        let shop = rule(&stats, "own/shop").precision.unwrap();
+        assert_eq!((shop.right, shop.tickets), (2, 3));
+        assert_eq!(rule(&stats, "own/pay").precision.unwrap().tickets, 1, "5 has no truth");
+        assert!(rule(&self::stats(None), "own/shop").precision.is_none());
+    }
+
+    #[test]
+    fn matches_are_counted_per_event_and_idle_rules_named() {
+        let stats = stats(None);
+        assert_eq!((stats.tickets, stats.timed_events, stats.matches), (5, 6, 10));
+        assert_eq!(rule(&stats, "own/shop").matches, 4, "one of them in a description");
+        assert_eq!(rule(&stats, "own/pay").match_share, Some(0.4), "one of them swallowed by `payroll`");
+        let idle: Vec<_> = stats.idle().map(|rule| rule.rule.as_str()).collect();
+        assert_eq!(idle, ["own/queue"]);
+        let text = stats.to_string();
+        assert!(text.contains("1 of 5 rules never hit:\n  own/queue ("), "{text}");
+    }
+
+    #[test]
+    fn the_interval_is_that_of_wilson() {
+        let eight = Precision::wilson(8, 10).unwrap();
+        assert!((eight.low - 0.490_162).abs() < 1e-6 && (eight.high - 0.943_318).abs() < 1e-6, "{eight:?}");
+        let all = Precision::wilson(3, 3).unwrap();
+        assert!((all.low - 3.0 / (3.0 + 1.96 * 1.96)).abs() < 1e-4 && all.high <= 1.0, "n / (n + z²): {all:?}");
+        assert_eq!(Precision::wilson(0, 0), None);
+    }
+}

@@ -38,12 +38,16 @@ const WEIGHT: u32 = 2;
 /// How many examples a suggested rule gets at most.
 const EXAMPLES: usize = 2;
 
-/// How much the prior counts, in tickets: what is known of phrases before looking at either group.
-const PRIOR_TICKETS: f64 = 100.0;
+/// How much the prior counts, as a share of all tickets. With less, a phrase that is in none of the others could never
+/// be told from chance; with more, no phrase could.
+const PRIOR: f64 = 0.1;
 
-/// A phrase must be over-represented by this many standard deviations: of a million phrases that are not, about thirty
-/// pass by chance.
-const LEAST_Z: f64 = 4.0;
+/// A phrase must be over-represented by this many standard deviations: of a thousand phrases that are not, about one
+/// passes by chance.
+const LEAST_Z: f64 = 3.0;
+
+/// The truth decides for which side a rule speaks if at least this many tickets with its phrase have one.
+const LEAST_TRUTHS: u32 = 5;
 
 /// What is to be found.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +104,7 @@ impl Suggestions {
         let mut ids = HashSet::new();
         let rules = found.into_iter().map(|(gram, tally, z)| {
             let phrase = words.text(gram);
-            let affects = tally.truths.majority().or(tally.tags.majority()).unwrap_or(config.classify.default);
+            let affects = true_side(&tally).or(tally.tags.majority()).unwrap_or(config.classify.default);
             let id = unique_id(&phrase, &mut ids);
             Suggestion { id, phrase, affects, tally, z, examples: Vec::new(), counter_examples: Vec::new() }
         });
@@ -115,13 +119,10 @@ impl Suggestions {
         let mut trial = Trial::new(self)?;
         let by_word = self.rules_by_word(words);
         texts.each(|ticket, mark| {
-            for sentence in
-                [&ticket.summary, &ticket.description].into_iter().flatten().flat_map(|text| sentences(text))
-            {
-                let spoken = trial.spoken(sentence);
-                if mark.weak {
-                    self.take_examples(sentence, &spoken, &mut trial);
-                }
+            let mut lacking = self.lacking_examples(mark);
+            let texts = [&ticket.summary, &ticket.description].into_iter().flatten();
+            for sentence in texts.flat_map(|text| sentences(text)) {
+                self.take_examples(sentence, &mut lacking, &mut trial);
                 if let Some(tag) = mark.truth.or(mark.tag) {
                     self.take_counter_examples(sentence, tag, &by_word, &mut trial);
                 }
@@ -141,14 +142,23 @@ impl Suggestions {
         by_word
     }
 
-    fn take_examples(&mut self, sentence: &str, spoken: &[Spoken], trial: &mut Trial) {
-        for Spoken { rule, span } in spoken {
-            let Some(suggestion) = self.rules.get_mut(*rule).filter(|rule| rule.examples.len() < EXAMPLES) else {
-                continue;
-            };
-            let short = shortened(sentence, span.clone());
-            if !suggestion.examples.contains(&short) && trial.speaks(*rule, &short) {
+    /// The rules to which a ticket may give one example each.
+    fn lacking_examples(&self, mark: &Mark) -> Vec<usize> {
+        let lacking = self.rules.iter().enumerate().filter(|(_, rule)| mark.weak && rule.examples.len() < EXAMPLES);
+        lacking.map(|(at, _)| at).collect()
+    }
+
+    fn take_examples(&mut self, sentence: &str, lacking: &mut Vec<usize>, trial: &mut Trial) {
+        if lacking.is_empty() {
+            return;
+        }
+        for Spoken { rule, span } in trial.spoken(sentence) {
+            let Some(place) = lacking.iter().position(|lacking| *lacking == rule) else { continue };
+            let Some(suggestion) = self.rules.get_mut(rule) else { continue };
+            let short = shortened(sentence, span);
+            if !suggestion.examples.contains(&short) && trial.speaks(rule, &short) {
                 suggestion.examples.push(short);
+                lacking.swap_remove(place);
             }
         }
     }
@@ -213,6 +223,11 @@ impl Texts<'_> {
     }
 }
 
+/// The side to which most tickets with a phrase truly belong, where enough of them are known.
+fn true_side(tally: &Tally) -> Option<Affects> {
+    tally.truths.majority().filter(|_| tally.truths.customer + tally.truths.internal >= LEAST_TRUTHS)
+}
+
 /// The phrases to suggest, those with the most effort behind them first. Of several that stand in the same tickets, the
 /// longest says what they have in common.
 fn strongest(tallies: &Tallies, weak: u32, others: u32, wanted: Wanted) -> Vec<(Gram, Tally, f64)> {
@@ -244,10 +259,10 @@ fn strongest(tallies: &Tallies, weak: u32, others: u32, wanted: Wanted) -> Vec<(
 /// 16 (2008), 372-403, equations 16, 20 and 22, <https://doi.org/10.1093/pan/mpn018>.
 fn over_representation(tally: &Tally, weak: u32, others: u32) -> f64 {
     let all = f64::from(weak) + f64::from(others);
-    let prior = PRIOR_TICKETS * (f64::from(tally.weak) + f64::from(tally.others)) / all;
+    let prior = PRIOR * (f64::from(tally.weak) + f64::from(tally.others));
     let log_odds = |with: u32, of: u32| {
         let with = f64::from(with) + prior;
-        (with / (f64::from(of) + PRIOR_TICKETS - with)).ln()
+        (with / (f64::from(of) + PRIOR * all - with)).ln()
     };
     let variance = 1.0 / (f64::from(tally.weak) + prior) + 1.0 / (f64::from(tally.others) + prior);
     let z = (log_odds(tally.weak, weak) - log_odds(tally.others, others)) / variance.sqrt();
@@ -327,10 +342,11 @@ impl fmt::Display for Suggestion {
         let Tally { weak, weak_effort, others, tags, truths, .. } = self.tally;
         let (weak, others) = (grouped(weak.into()), grouped(others.into()));
         writeln!(f, "# In {weak} such tickets ({}) and {others} others; z = {:.1}", hours(weak_effort), self.z)?;
-        match (truths, tags) {
-            (truths, _) if truths.majority().is_some() => writeln!(f, "# Truth: {}", counted(truths))?,
-            (_, tags) if tags == Tags::default() => writeln!(f, "# CHECK affects: nothing is known of other tickets")?,
-            (_, tags) => writeln!(f, "# CHECK affects: guessed from other tickets, {}", counted(tags))?,
+        match true_side(&self.tally) {
+            Some(_) => writeln!(f, "# Truth: {}", counted(truths))?,
+            None => {
+                writeln!(f, "# CHECK affects: a guess; other tickets: {}, truth: {}", counted(tags), counted(truths))?
+            }
         }
         let quoted = |text: &String| toml::Value::String(text.clone()).to_string();
         let list = |texts: &[String]| texts.iter().map(quoted).collect::<Vec<_>>().join(", ");
@@ -350,4 +366,107 @@ impl fmt::Display for Suggestion {
 /// `3 customer, 38 internal`.
 fn counted(tags: Tags) -> String {
     format!("{} customer, {} internal", grouped(tags.customer.into()), grouped(tags.internal.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap as Map;
+    use std::fmt::Write as _;
+
+    use super::super::testing::Site;
+    use super::*;
+    use crate::pattern::check::check;
+
+    const RULES: &str = r#"
+        [[rule]]
+        id = "password"
+        affects = "internal"
+        weight = 5
+        phrases = ["password"]
+        [[rule]]
+        id = "shop"
+        affects = "customer"
+        weight = 5
+        phrases = ["webshop"]
+    "#;
+
+    /// Forty tickets that the rules know, two of them with a word of the phrase, and twenty that they do not.
+    fn dump() -> String {
+        let mut dump = "id,summary,description,effort_seconds\n".to_owned();
+        for n in 0..20 {
+            writeln!(dump, "p{n},Forgot the password number {n},,60").unwrap();
+            writeln!(dump, "s{n},Webshop page {n} is slow{},,60", if n < 2 { " behind the gate" } else { "" }).unwrap();
+        }
+        for n in 0..10 {
+            writeln!(dump, "g{n},\"Störung: loading gate {n} stuck\",Please hurry. The loading gate jams again,600")
+                .unwrap();
+        }
+        for n in 0..10 {
+            writeln!(dump, "b{n},Badge reader beeps,,6000").unwrap();
+        }
+        dump
+    }
+
+    fn suggested(truth: Option<&Truth>) -> (Site, Suggestions) {
+        let site = Site::new(&dump(), RULES);
+        let wanted = Wanted { top: 50, least: 5 };
+        let suggestions = Suggestions::new(&site.replayed(truth), truth, site.dumps(), &site.config, wanted).unwrap();
+        (site, suggestions)
+    }
+
+    #[test]
+    fn phrases_come_by_effort_and_those_of_the_same_tickets_as_one() {
+        let (_site, suggestions) = suggested(None);
+        let phrases: Vec<_> = suggestions.rules.iter().map(|rule| rule.phrase.as_str()).collect();
+        assert_eq!((suggestions.weak, suggestions.others), (20, 40));
+        assert_eq!(phrases.first(), Some(&"badge reader beeps"), "60,000 s go before 6,000 s");
+        assert!(phrases.contains(&"the loading gate jams"), "{phrases:?}");
+        assert!(!phrases.contains(&"badge") && !phrases.contains(&"loading gate"), "{phrases:?}");
+    }
+
+    #[test]
+    fn the_truth_decides_the_side_and_without_it_a_guess_is_marked() {
+        let labels: Map<String, Affects> = (0..10).map(|n| (format!("g{n}"), Affects::Customer)).collect();
+        let (_site, with_truth) = suggested(Some(&Truth::Labels(labels)));
+        let gate = |suggestions: &Suggestions| {
+            let rule = suggestions.rules.iter().find(|rule| rule.phrase == "the loading gate jams").unwrap();
+            (rule.affects, rule.to_string())
+        };
+        let (affects, text) = gate(&with_truth);
+        assert_eq!(affects, Affects::Customer);
+        assert!(text.contains("# Truth: 10 customer, 0 internal"), "{text}");
+        let (affects, text) = gate(&suggested(None).1);
+        assert_eq!(affects, Affects::Internal);
+        assert!(text.contains("# CHECK affects: a guess"), "{text}");
+    }
+
+    #[test]
+    fn suggestions_are_a_pack_that_passes_its_check() {
+        let (site, suggestions) = suggested(None);
+        let path = site.path().join("suggested.toml");
+        std::fs::write(&path, suggestions.to_string()).unwrap();
+        let mut problems = Problems::new();
+        let mut rules = pack::load(&[pack::PackSource::Folder(path)], &mut problems);
+        check(&mut rules, &mut problems);
+        assert!(problems.is_empty(), "{}\n{suggestions}", problems.render(false));
+        assert!(rules.len() > 1 && rules.iter().all(|rule| !rule.examples.is_empty()), "{suggestions}");
+        let near_miss = rules.iter().flat_map(|rule| &rule.counter_examples).map(|text| text.value.as_str());
+        assert_eq!(near_miss.take(1).collect::<Vec<_>>(), ["Webshop page 0 is slow behind the gate"], "{suggestions}");
+    }
+
+    #[test]
+    fn a_phrase_as_frequent_everywhere_is_not_over_represented() {
+        let tally = |weak, others| Tally { weak, others, ..Tally::default() };
+        assert!(over_representation(&tally(50, 50), 1000, 1000).abs() < 1e-9);
+        assert!(over_representation(&tally(50, 10), 1000, 1000) > LEAST_Z);
+        assert!(over_representation(&tally(5, 1), 1000, 1000) < LEAST_Z, "too few to tell");
+        assert!(over_representation(&tally(10, 0), 10, 0) < LEAST_Z, "nothing to compare with");
+    }
+
+    #[test]
+    fn ids_are_plain_and_unique() {
+        let mut taken = HashSet::new();
+        let ids = ["störung am tor", "storung am tor", "打不开"].map(|phrase| unique_id(phrase, &mut taken));
+        assert_eq!(ids, ["storung-am-tor", "storung-am-tor-2", "phrase"]);
+    }
 }
