@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::config::Config;
+use crate::diagnostic::{Place, Problem, Problems};
 use crate::pipeline::Input;
 use crate::profile::{Decoded, Decoder, Profile};
 use crate::source::dump::{Dump, Format, Trouble};
@@ -35,14 +36,18 @@ impl Dumps<'_> {
         Ok((rows, Input { decoder: Decoder::new(profile), source: name.into() }))
     }
 
-    /// Whether the dumps can be read more than once.
+    /// Makes sure that the dumps can be read more than once.
     ///
     /// # Errors
     /// When one of them is standard input.
-    pub fn check_rereadable(&self) -> anyhow::Result<()> {
-        let piped = self.paths.iter().any(|path| path.as_os_str() == "-");
-        anyhow::ensure!(!piped, "`-`: the dump is read more than once; write standard input to a file and name that");
-        Ok(())
+    pub fn check_rereadable(&self) -> Result<(), Problems> {
+        let mut problems = Problems::new();
+        if self.paths.iter().any(|path| path.as_os_str() == "-") {
+            let title = "the dump is read more than once, and standard input cannot be";
+            let problem = Problem::error("unusable-dump", &Place::Named("-".to_owned()), title);
+            problems.push(problem.help("write it to a file, and give the name of that"));
+        }
+        problems.into_result(())
     }
 
     /// Shows every ticket of every event, with its texts and the name of its source, in the order of the files. Rows
@@ -77,5 +82,21 @@ impl Dumps<'_> {
         let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
         let style = ProgressStyle::with_template("{bar:40} {percent} %  {bytes_per_sec}  {eta} left");
         style.map_or(bar.clone(), |style| bar.with_style(style))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standard_input_cannot_be_read_twice() {
+        let check = |paths: &[PathBuf]| {
+            let dumps = Dumps { paths, profile: None, format: None, timezone: None, progress: false };
+            dumps.check_rereadable()
+        };
+        assert!(check(&["a.csv".into()]).is_ok());
+        let problems = check(&["a.csv".into(), "-".into()]).unwrap_err();
+        assert!(problems.render(false).contains("write it to a file"), "{}", problems.render(false));
     }
 }

@@ -24,6 +24,7 @@ pub use truth::Truth;
 
 use crate::classify::{Classifier, ClassifierOptions, PackSource};
 use crate::config::Config;
+use crate::diagnostic::Problems;
 use crate::journal::Journal;
 use crate::ledger::{Ledger, Settings};
 use crate::metrics::Metrics;
@@ -70,6 +71,8 @@ impl Replay<'_> {
         policy.ignore_declared = matches!(self.truth, Some(Truth::Declared));
         let options = ClassifierOptions { policy, ..config.classifier_options() };
         let settings = Settings { policy, retention: None, ..config.ledger_settings() };
+        let classifier = Classifier::load(&options)?;
+        let shadow = self.shadow(options, settings)?;
         let ledger = Ledger::new(settings);
         let metrics = Arc::new(Metrics::new(&ledger, Duration::ZERO)?);
         let dead_letters = self
@@ -78,7 +81,6 @@ impl Replay<'_> {
             .map(DeadLetters::create)
             .transpose()
             .context("dead letters cannot be written")?;
-        let classifier = Classifier::load(&options)?;
         let mut pipeline = Pipeline::new(Parts {
             preparer: Preparer { inputs: HashMap::new(), classifier, max_record_bytes: config.batch.max_record_bytes },
             journal: Journal::None,
@@ -87,17 +89,19 @@ impl Replay<'_> {
             tagger: None,
             metrics,
         });
-        if !self.against.is_empty() {
-            let classifier = Classifier::load(&self.laid_over(options))?;
-            pipeline.set_shadow(Shadow { classifier, ledger: Ledger::new(settings) });
+        if let Some(shadow) = shadow {
+            pipeline.set_shadow(shadow);
         }
         Ok(pipeline)
     }
 
     /// The other packs over those of the configuration: one of the same name replaces the earlier.
-    fn laid_over(&self, mut options: ClassifierOptions) -> ClassifierOptions {
+    fn shadow(&self, mut options: ClassifierOptions, settings: Settings) -> Result<Option<Shadow>, Problems> {
+        if self.against.is_empty() {
+            return Ok(None);
+        }
         options.packs.extend(self.against.iter().cloned().map(PackSource::Folder));
-        options
+        Ok(Some(Shadow { classifier: Classifier::load(&options)?, ledger: Ledger::new(settings) }))
     }
 
     fn read(&self, dump: &Path, config: &Config, pipeline: &mut Pipeline) -> anyhow::Result<()> {

@@ -14,7 +14,7 @@ const MAX_WORDS: usize = 1_000_000;
 
 /// How many phrases are counted at a time, at about 100 bytes each. Beyond it those in the fewest tickets are forgotten
 /// (lossy counting; G. S. Manku and R. Motwani, *Approximate frequency counts over data streams*, VLDB 2002): what is
-/// frequent enough to be suggested stays, and its count can only be a little too low.
+/// frequent stays, and its count can only be a little too low.
 const MAX_PHRASES: usize = 1_000_000;
 
 /// Longer words are pasted data.
@@ -72,6 +72,12 @@ impl Words {
         let names: Vec<&str> =
             gram.words().filter_map(|word| self.names.get(word as usize)).map(|w| w.as_str()).collect();
         names.join(" ")
+    }
+
+    /// How many words of a phrase say something by themselves.
+    pub fn meaningful(&self, gram: Gram) -> usize {
+        let names = gram.words().filter_map(|word| self.names.get(word as usize));
+        names.filter(|word| !self.is_stop_word(word)).count()
     }
 
     /// Whether a word says nothing by itself.

@@ -22,15 +22,15 @@ use crate::classify::{Classifier, ClassifierOptions, Scratch};
 use crate::config::Config;
 use crate::diagnostic::Problems;
 use crate::ledger::{Held, Ledger, Slot, TicketKey};
-use crate::pattern::pack::{self, PackFiles};
+use crate::pattern::pack::{self, PackFiles, Rule};
 use crate::pipeline::Pipeline;
 use crate::service::ServiceMap;
 use crate::text::Folded;
 use crate::ticket::{Affects, Ticket};
 use crate::verdict::{Certainty, RuleId};
 
-/// The pack that suggestions are tried out in.
-const PACK: &str = "suggested";
+/// The pack that suggestions are tried out in; no folder is called so.
+const PACK: &str = "(suggested)";
 
 /// The points of a suggested rule: decent, and outvoted by anything strong.
 const WEIGHT: u32 = 2;
@@ -100,7 +100,7 @@ impl Suggestions {
             *(if mark.weak { &mut weak } else { &mut others }) += 1;
             tallies.add(words.grams(ticket), mark);
         })?;
-        let found = strongest(&tallies, weak, others, wanted);
+        let found = strongest(&tallies, &words, weak, others, wanted);
         let mut ids = HashSet::new();
         let rules = found.into_iter().map(|(gram, tally, z)| {
             let phrase = words.text(gram);
@@ -113,22 +113,34 @@ impl Suggestions {
         Ok(suggestions)
     }
 
-    /// Finds sentences in which each rule counts among all the others, and some in which it does not. A rule without an
-    /// example only speaks inside longer ones, and is left out.
+    /// Finds sentences in which each rule counts, also beside the packs in use, and some in which it does not. A rule
+    /// without an example only speaks inside longer ones, and is left out.
     fn find_examples(&mut self, texts: &Texts<'_>, words: &Words) -> anyhow::Result<()> {
-        let mut trial = Trial::new(self)?;
+        let mut problems = Problems::new();
+        let in_use = pack::load(&texts.config.classifier_options().packs, &mut problems);
+        problems.into_result(())?;
+        let (mut alone, mut together) = (Trial::new(self, Vec::new())?, Trial::new(self, in_use)?);
         let by_word = self.rules_by_word(words);
         texts.each(|ticket, mark| {
             let mut lacking = self.lacking_examples(mark);
             let texts = [&ticket.summary, &ticket.description].into_iter().flatten();
             for sentence in texts.flat_map(|text| sentences(text)) {
-                self.take_examples(sentence, &mut lacking, &mut trial);
+                self.take_examples(sentence, &mut lacking, &mut together);
                 if let Some(tag) = mark.truth.or(mark.tag) {
-                    self.take_counter_examples(sentence, tag, &by_word, &mut trial);
+                    self.take_counter_examples(sentence, tag, &by_word, &mut alone);
                 }
             }
         })?;
         self.rules.retain(|rule| !rule.examples.is_empty());
+        self.check_counter_examples()
+    }
+
+    /// Leaves out counter-examples in which only a rule that was left out kept another from counting.
+    fn check_counter_examples(&mut self) -> anyhow::Result<()> {
+        let mut alone = Trial::new(self, Vec::new())?;
+        for (at, rule) in self.rules.iter_mut().enumerate() {
+            rule.counter_examples.retain(|text| !alone.speaks(at, text));
+        }
         Ok(())
     }
 
@@ -230,14 +242,14 @@ fn true_side(tally: &Tally) -> Option<Affects> {
 
 /// The phrases to suggest, those with the most effort behind them first. Of several that stand in the same tickets, the
 /// longest says what they have in common.
-fn strongest(tallies: &Tallies, weak: u32, others: u32, wanted: Wanted) -> Vec<(Gram, Tally, f64)> {
+fn strongest(tallies: &Tallies, words: &Words, weak: u32, others: u32, wanted: Wanted) -> Vec<(Gram, Tally, f64)> {
     let mut by_tickets: HashMap<(u32, u32, u64), (Gram, Tally, f64)> = HashMap::new();
     for (gram, tally) in tallies.iter().filter(|(_, tally)| tally.weak >= wanted.least) {
         let z = over_representation(tally, weak, others);
         if z < LEAST_Z {
             continue;
         }
-        let rank = |gram: Gram| (gram.length(), Reverse(gram));
+        let rank = |gram: Gram| (gram.length(), words.meaningful(gram), Reverse(gram));
         let best = by_tickets.entry((tally.weak, tally.others, tally.set)).or_insert((gram, *tally, z));
         if rank(gram) > rank(best.0) {
             best.0 = gram;
@@ -284,7 +296,7 @@ fn unique_id(phrase: &str, taken: &mut HashSet<String>) -> String {
     id
 }
 
-/// Suggestions as a classifier of their own, to see in which sentences they count.
+/// Suggestions in a classifier, alone or beside other rules, to see in which sentences they count.
 struct Trial {
     classifier: Classifier,
     scratch: Scratch,
@@ -298,10 +310,10 @@ struct Spoken {
 }
 
 impl Trial {
-    fn new(suggestions: &Suggestions) -> Result<Self, Problems> {
+    fn new(suggestions: &Suggestions, mut rules: Vec<Rule>) -> Result<Self, Problems> {
         let mut problems = Problems::new();
         let files = vec![(format!("{PACK}.toml"), suggestions.to_string())];
-        let rules = pack::read(&PackFiles { name: PACK.to_owned(), files }, &mut problems);
+        rules.extend(pack::read(&PackFiles { name: PACK.to_owned(), files }, &mut problems));
         problems.into_result(())?;
         let classifier = Classifier::new(rules, ServiceMap::default(), &ClassifierOptions::default())?;
         let id = |suggestion: &Suggestion| RuleId::of(&format!("{PACK}/{}", suggestion.id));
@@ -402,13 +414,17 @@ mod tests {
                 .unwrap();
         }
         for n in 0..10 {
-            writeln!(dump, "b{n},Badge reader beeps,,6000").unwrap();
+            writeln!(dump, "b{n},The old badge reader beeps,,6000").unwrap();
         }
         dump
     }
 
     fn suggested(truth: Option<&Truth>) -> (Site, Suggestions) {
-        let site = Site::new(&dump(), RULES);
+        suggested_beside(RULES, truth)
+    }
+
+    fn suggested_beside(rules: &str, truth: Option<&Truth>) -> (Site, Suggestions) {
+        let site = Site::new(&dump(), rules);
         let wanted = Wanted { top: 50, least: 5 };
         let suggestions = Suggestions::new(&site.replayed(truth), truth, site.dumps(), &site.config, wanted).unwrap();
         (site, suggestions)
@@ -419,7 +435,7 @@ mod tests {
         let (_site, suggestions) = suggested(None);
         let phrases: Vec<_> = suggestions.rules.iter().map(|rule| rule.phrase.as_str()).collect();
         assert_eq!((suggestions.weak, suggestions.others), (20, 40));
-        assert_eq!(phrases.first(), Some(&"badge reader beeps"), "60,000 s go before 6,000 s");
+        assert_eq!(phrases.first(), Some(&"old badge reader beeps"), "60,000 s go before 6,000 s");
         assert!(phrases.contains(&"the loading gate jams"), "{phrases:?}");
         assert!(!phrases.contains(&"badge") && !phrases.contains(&"loading gate"), "{phrases:?}");
     }
@@ -452,6 +468,16 @@ mod tests {
         assert!(rules.len() > 1 && rules.iter().all(|rule| !rule.examples.is_empty()), "{suggestions}");
         let near_miss = rules.iter().flat_map(|rule| &rule.counter_examples).map(|text| text.value.as_str());
         assert_eq!(near_miss.take(1).collect::<Vec<_>>(), ["Webshop page 0 is slow behind the gate"], "{suggestions}");
+    }
+
+    #[test]
+    fn a_phrase_that_the_packs_always_swallow_is_not_suggested() {
+        let swallowing =
+            format!("{RULES}\n[[rule]]\nid = 'badge'\naffects = 'none'\nphrases = ['the old badge reader beeps']\n");
+        let (_site, suggestions) = suggested_beside(&swallowing, None);
+        let phrases: Vec<_> = suggestions.rules.iter().map(|rule| rule.phrase.as_str()).collect();
+        assert!(phrases.contains(&"the loading gate jams"), "{phrases:?}");
+        assert!(!phrases.iter().any(|phrase| phrase.contains("badge")), "{phrases:?}");
     }
 
     #[test]
