@@ -174,7 +174,7 @@ impl Pipeline {
         if self.parts.ledger.partitions().get(partition as usize).is_some_and(|state| offset < state.next_offset) {
             return; // Fetched a second time after a rebalance; it was counted the first time.
         }
-        let other = self.shadow.as_mut().map_or(0, |shadow| shadow.ledger.partition(&record.partition));
+        let shadow_partition = self.shadow.as_mut().map_or(0, |shadow| shadow.ledger.partition(&record.partition));
         let outcome = match prepared {
             Prepared::Ignored => Outcome::Ignored,
             Prepared::Refused(refusal) => {
@@ -187,7 +187,7 @@ impl Pipeline {
                 let outcomes = tickets.into_iter().map(|Classified { ticket, findings, shadow }| {
                     let time = timestamp.or(ticket.updated_at.map(jiff::Timestamp::as_millisecond)).unwrap_or_default();
                     if let Some((shadow, findings)) = self.shadow.as_mut().zip(shadow) {
-                        shadow.ledger.apply(&source, other, time, &ticket, findings);
+                        shadow.ledger.apply(&source, shadow_partition, time, &ticket, findings);
                     }
                     self.apply_ticket(&source, partition, time, &ticket, findings)
                 });
@@ -196,7 +196,7 @@ impl Pipeline {
         };
         self.parts.ledger.finish_record(partition, offset, timestamp, outcome);
         if let Some(shadow) = &mut self.shadow {
-            shadow.ledger.finish_record(other, offset, timestamp, outcome);
+            shadow.ledger.finish_record(shadow_partition, offset, timestamp, outcome);
         }
     }
 

@@ -40,7 +40,7 @@ impl Moved {
 
     /// Effort that moves either way, in seconds.
     fn effort_seconds(&self) -> u64 {
-        self.to_customer.effort_seconds + self.to_internal.effort_seconds
+        self.to_customer.effort_seconds.saturating_add(self.to_internal.effort_seconds)
     }
 
     fn tickets(&self) -> u64 {

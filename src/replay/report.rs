@@ -27,7 +27,7 @@ impl Share {
     /// Takes notice of one ticket.
     pub fn add(&mut self, held: &Held) {
         self.tickets += 1;
-        self.effort_seconds += held.effort.seconds();
+        self.effort_seconds = self.effort_seconds.saturating_add(held.effort.seconds());
         self.touches += u64::from(held.touches);
     }
 }

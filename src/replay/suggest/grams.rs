@@ -80,6 +80,16 @@ impl Words {
         names.filter(|word| !self.is_stop_word(word)).count()
     }
 
+    /// A phrase without the words at its ends that say nothing by themselves.
+    pub fn trimmed(&self, gram: Gram) -> Gram {
+        let says_nothing = |word: &Word| self.names.get(*word as usize).is_some_and(|name| self.is_stop_word(name));
+        let mut words: Vec<Word> = gram.words().skip_while(says_nothing).collect();
+        while words.last().is_some_and(says_nothing) {
+            words.pop();
+        }
+        Gram::of(&words)
+    }
+
     /// Whether a word says nothing by itself.
     pub fn is_stop_word(&self, word: &str) -> bool {
         self.stop_words.contains(word)
@@ -212,7 +222,7 @@ impl Tally {
         match mark.weak {
             true => {
                 self.weak += 1;
-                self.weak_effort += mark.effort_seconds;
+                self.weak_effort = self.weak_effort.saturating_add(mark.effort_seconds);
             }
             false => {
                 self.others += 1;
@@ -292,6 +302,14 @@ mod tests {
         assert_eq!(texts("The Label-Printer"), ["label", "label printer", "printer", "the label", "the label printer"]);
         assert_eq!(texts("printer, label 77 jams"), ["jams", "label", "printer"]);
         assert_eq!(texts("it is not"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_phrase_is_trimmed_at_its_ends_only() {
+        let mut words = Words::default();
+        let grams = words.grams(&ticket("on the label of printer at"));
+        let trimmed: HashSet<String> = grams.into_iter().map(|gram| words.text(words.trimmed(gram))).collect();
+        assert_eq!(trimmed, ["printer".to_owned(), "label".to_owned(), "label of printer".to_owned()].into());
     }
 
     #[test]

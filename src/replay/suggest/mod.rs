@@ -2,7 +2,7 @@
 //! the wrong thing, than in the others.
 //!
 //! Dumps are read three times: for the tags, for the phrases, and for examples of those that are suggested. Only the
-//! ledger's tickets, a table of words and a table of phrases are in memory (see [`grams`] for their limits). Of a ticket
+//! ledger's tickets, a million words and a million phrases are in memory; beyond that the rarest are forgotten. Of a ticket
 //! with many events, the texts of the first that has any are read.
 
 mod grams;
@@ -241,7 +241,7 @@ fn true_side(tally: &Tally) -> Option<Affects> {
 }
 
 /// The phrases to suggest, those with the most effort behind them first. Of several that stand in the same tickets, the
-/// longest says what they have in common.
+/// longest says what they have in common; one that only adds an "of the" to another says nothing more than that one.
 fn strongest(tallies: &Tallies, words: &Words, weak: u32, others: u32, wanted: Wanted) -> Vec<(Gram, Tally, f64)> {
     let mut by_tickets: HashMap<(u32, u32, u64), (Gram, Tally, f64)> = HashMap::new();
     for (gram, tally) in tallies.iter().filter(|(_, tally)| tally.weak >= wanted.least) {
@@ -255,7 +255,9 @@ fn strongest(tallies: &Tallies, words: &Words, weak: u32, others: u32, wanted: W
             best.0 = gram;
         }
     }
-    let mut found: Vec<_> = by_tickets.into_values().collect();
+    let grams: HashSet<Gram> = by_tickets.values().map(|(gram, ..)| *gram).collect();
+    let says_more = |gram: Gram| words.trimmed(gram) == gram || !grams.contains(&words.trimmed(gram));
+    let mut found: Vec<_> = by_tickets.into_values().filter(|(gram, ..)| says_more(*gram)).collect();
     found.sort_by(|(a_gram, a, a_z), (b_gram, b, b_z)| {
         let by_effort = (b.weak_effort, b.weak).cmp(&(a.weak_effort, a.weak));
         by_effort.then(b_z.total_cmp(a_z)).then(a_gram.cmp(b_gram))
