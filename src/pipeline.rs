@@ -72,25 +72,53 @@ pub enum PipelineError {
     Tagged(#[from] crate::sink::DeliveryError),
 }
 
+/// Other rules that tag the same records, to compare with those that count. Nothing of theirs is written or shown.
+#[derive(Debug)]
+pub struct Shadow {
+    /// What finds their evidence.
+    pub classifier: Classifier,
+    /// The tickets as they tag them.
+    pub ledger: Ledger,
+}
+
 /// The pipeline with its state.
 pub struct Pipeline {
     parts: Parts,
+    shadow: Option<Shadow>,
     rules: HashMap<RuleId, IntCounter>,
     letters: Vec<DeadLetter>,
 }
 
 /// A record after decoding, mapping and classifying.
 enum Prepared {
-    Tickets(Vec<(Ticket, Findings)>),
+    Tickets(Vec<Classified>),
     Ignored,
     Refused(Refusal),
+}
+
+/// A ticket, without its texts, and what was found in them.
+struct Classified {
+    ticket: Ticket,
+    findings: Findings,
+    /// By the rules of the shadow, where there is one.
+    shadow: Option<Findings>,
 }
 
 impl Pipeline {
     /// A pipeline that goes on where the ledger ends.
     pub fn new(parts: Parts) -> Self {
         let rules = rule_counters(&parts.preparer.classifier, &parts.metrics);
-        Self { parts, rules, letters: Vec::new() }
+        Self { parts, shadow: None, rules, letters: Vec::new() }
+    }
+
+    /// Has other rules tag the same records from the next batch on.
+    pub fn set_shadow(&mut self, shadow: Shadow) {
+        self.shadow = Some(shadow);
+    }
+
+    /// The other rules, with the tickets as they tag them.
+    pub fn shadow(&self) -> Option<&Shadow> {
+        self.shadow.as_ref()
     }
 
     /// Tags with other rules from the next batch on.
@@ -125,15 +153,19 @@ impl Pipeline {
     /// Takes a batch into the ledger. It is neither durable nor shown before [`Pipeline::commit`].
     pub fn take(&mut self, batch: Vec<Record>) {
         let preparer = &self.parts.preparer;
+        let shadow = self.shadow.as_ref().map(|shadow| &shadow.classifier);
         let prepared: Vec<Prepared> = batch
             .par_iter()
             .with_min_len(16)
-            .map_init(Scratch::default, |scratch, record| preparer.prepare(record, scratch))
+            .map_init(Scratches::default, |scratches, record| preparer.prepare(record, shadow, scratches))
             .collect();
         for (record, prepared) in batch.into_iter().zip(prepared) {
             self.apply(record, prepared);
         }
         self.parts.ledger.retire();
+        if let Some(shadow) = &mut self.shadow {
+            shadow.ledger.retire();
+        }
     }
 
     fn apply(&mut self, record: Record, prepared: Prepared) {
@@ -142,6 +174,7 @@ impl Pipeline {
         if self.parts.ledger.partitions().get(partition as usize).is_some_and(|state| offset < state.next_offset) {
             return; // Fetched a second time after a rebalance; it was counted the first time.
         }
+        let shadow_partition = self.shadow.as_mut().map_or(0, |shadow| shadow.ledger.partition(&record.partition));
         let outcome = match prepared {
             Prepared::Ignored => Outcome::Ignored,
             Prepared::Refused(refusal) => {
@@ -151,14 +184,20 @@ impl Pipeline {
             Prepared::Tickets(tickets) => {
                 let input = self.parts.preparer.inputs.get(&*record.partition.topic);
                 let source = input.map(|input| input.source.clone()).unwrap_or_default();
-                let outcomes = tickets.into_iter().map(|(ticket, findings)| {
+                let outcomes = tickets.into_iter().map(|Classified { ticket, findings, shadow }| {
                     let time = timestamp.or(ticket.updated_at.map(jiff::Timestamp::as_millisecond)).unwrap_or_default();
+                    if let Some((shadow, findings)) = self.shadow.as_mut().zip(shadow) {
+                        shadow.ledger.apply(&source, shadow_partition, time, &ticket, findings);
+                    }
                     self.apply_ticket(&source, partition, time, &ticket, findings)
                 });
                 outcomes.reduce(best).unwrap_or(Outcome::Ignored)
             }
         };
         self.parts.ledger.finish_record(partition, offset, timestamp, outcome);
+        if let Some(shadow) = &mut self.shadow {
+            shadow.ledger.finish_record(shadow_partition, offset, timestamp, outcome);
+        }
     }
 
     fn apply_ticket(
@@ -224,9 +263,16 @@ fn rule_counters(classifier: &Classifier, metrics: &Metrics) -> HashMap<RuleId, 
     classifier.rules().map(counter).collect()
 }
 
+/// The buffers of one thread.
+#[derive(Default)]
+struct Scratches {
+    own: Scratch,
+    shadow: Scratch,
+}
+
 impl Preparer {
     /// Decodes, maps and classifies one record; a panic on the way is the record's refusal, not the service's end.
-    fn prepare(&self, record: &Record, scratch: &mut Scratch) -> Prepared {
+    fn prepare(&self, record: &Record, shadow: Option<&Classifier>, scratches: &mut Scratches) -> Prepared {
         let length = record.value.as_ref().map_or(0, Vec::len);
         if length > self.max_record_bytes {
             let detail =
@@ -234,21 +280,28 @@ impl Preparer {
             return Prepared::Refused(Refusal::new(Reason::TooLong, detail));
         }
         let Some(input) = self.inputs.get(&*record.partition.topic) else { return Prepared::Ignored };
-        catch_unwind(AssertUnwindSafe(|| self.classify(input, record, scratch))).unwrap_or_else(|_| {
-            *scratch = Scratch::default();
+        catch_unwind(AssertUnwindSafe(|| self.classify(input, record, shadow, scratches))).unwrap_or_else(|_| {
+            *scratches = Scratches::default();
             Prepared::Refused(Refusal::new(Reason::Panic, "a defect of this program; please report it with the record"))
         })
     }
 
-    fn classify(&self, input: &Input, record: &Record, scratch: &mut Scratch) -> Prepared {
+    fn classify(
+        &self,
+        input: &Input,
+        record: &Record,
+        shadow: Option<&Classifier>,
+        scratches: &mut Scratches,
+    ) -> Prepared {
         match input.decoder.decode(record) {
             Err(refusal) => Prepared::Refused(refusal),
             Ok(Decoded::Ignored(_)) => Prepared::Ignored,
             Ok(Decoded::Tickets(tickets)) => {
                 let found = tickets.into_iter().map(|mut ticket| {
-                    let findings = self.classifier.classify(&ticket, scratch);
+                    let findings = self.classifier.classify(&ticket, &mut scratches.own);
+                    let shadow = shadow.map(|other| other.classify(&ticket, &mut scratches.shadow));
                     (ticket.summary, ticket.description) = (None, None);
-                    (ticket, findings)
+                    Classified { ticket, findings, shadow }
                 });
                 Prepared::Tickets(found.collect())
             }

@@ -1,6 +1,7 @@
 //! The command line: one file a command, and the exit codes they share.
 
 mod config;
+mod dumps;
 mod explain;
 mod patterns;
 mod replay;
@@ -43,11 +44,11 @@ enum Command {
     Demo(DemoArgs),
     /// The main job against real Kafka
     Serve(Settings),
-    /// Historical dumps: tagged output, report, comparison with a truth
+    /// Historical dumps: tagged output, report, comparison with a truth, what other packs would change
     Replay(replay::ReplayArgs),
     /// Why a ticket gets its tag
     Explain(explain::ExplainArgs),
-    /// Rule packs: lint, run their examples
+    /// Rule packs: lint, run their examples, measure them on dumps, find new rules
     Patterns(patterns::PatternsArgs),
     /// Service map: lint, show the paths to the customer
     Services(services::ServicesArgs),

@@ -1,4 +1,7 @@
-//! `patterns`: packs checked, and their examples run.
+//! `patterns`: packs checked, their examples run, their rules measured on dumps, and new ones found there.
+
+mod stats;
+mod suggest;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -30,6 +33,10 @@ enum PatternsCommand {
     Check(PackArgs),
     /// Runs the examples of every rule and the verdict tests beside the packs
     Test(PackArgs),
+    /// What each rule does on a dump: hits, decisions, effort, precision, cost
+    Stats(stats::StatsArgs),
+    /// Finds phrases of tickets that the rules say little about, and writes them as rules to go on from
+    Suggest(suggest::SuggestArgs),
 }
 
 /// Which packs, and in which form the results come.
@@ -65,6 +72,8 @@ pub fn run(args: &PatternsArgs) -> anyhow::Result<Ended> {
     match &args.command {
         PatternsCommand::Check(packs) => run_check(packs, colour, &mut out),
         PatternsCommand::Test(packs) => run_test(packs, &mut out),
+        PatternsCommand::Stats(args) => stats::run(args, &mut out),
+        PatternsCommand::Suggest(args) => suggest::run(args, &mut out),
     }
 }
 

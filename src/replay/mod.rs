@@ -1,6 +1,11 @@
-//! Historical dumps through the same pipeline that runs live, without a journal.
+//! Historical dumps through the same pipeline that runs live, without a journal, and what can be learnt from them.
 
+mod diff;
+mod dumps;
 mod report;
+mod stats;
+pub mod suggest;
+mod table;
 mod truth;
 
 use std::collections::HashMap;
@@ -10,20 +15,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
 
+pub use diff::{Comparison, Flip, How, Moved, Tag, Through};
+pub use dumps::Dumps;
 pub use report::{Agreement, Band, Compared, Report, Share};
+pub use stats::{Precision, RuleStats, Stats};
 pub use truth::Truth;
 
-use crate::classify::{Classifier, ClassifierOptions};
+use crate::classify::{Classifier, ClassifierOptions, PackSource};
 use crate::config::Config;
+use crate::diagnostic::Problems;
 use crate::journal::Journal;
 use crate::ledger::{Ledger, Settings};
 use crate::metrics::Metrics;
-use crate::pipeline::{Input, Parts, Pipeline, Preparer};
-use crate::profile::{Decoder, Profile};
+use crate::pipeline::{Parts, Pipeline, Preparer, Shadow};
 use crate::sink::{DeadLetters, TaggedLine};
-use crate::source::dump::{Dump, Format, Trouble};
+use crate::source::dump::Trouble;
 
 /// Records taken in one step: enough to keep all cores busy, few enough to stay in memory.
 const BATCH: usize = 10_000;
@@ -31,34 +38,42 @@ const BATCH: usize = 10_000;
 /// What is to be replayed, and where the results go.
 #[derive(Debug)]
 pub struct Replay<'a> {
-    /// The dumps, in the order in which they are read; `-` is standard input.
-    pub dumps: &'a [PathBuf],
-    /// The profile; `None` to find out from the first record.
-    pub profile: Option<&'a str>,
-    /// The format; `None` to find out.
-    pub format: Option<Format>,
-    /// The zone of times without one.
-    pub timezone: Option<&'a str>,
+    /// The dumps.
+    pub dumps: Dumps<'a>,
     /// Tagged lines go here.
     pub tagged: Option<&'a Path>,
     /// Refused records go here.
     pub dead_letters: Option<PathBuf>,
     /// What to compare the tags with.
-    pub truth: Option<Truth>,
-    /// Show progress on stderr.
-    pub progress: bool,
+    pub truth: Option<&'a Truth>,
+    /// Packs that tag the same records a second time, laid over those of the configuration.
+    pub against: &'a [PathBuf],
 }
 
 impl Replay<'_> {
-    /// Reads all dumps and adds up.
+    /// Reads all dumps; what the tickets have become is in the pipeline's ledger.
     ///
     /// # Errors
-    /// When a dump cannot be read, or results cannot be written.
-    pub fn run(&self, config: &Config) -> anyhow::Result<Report> {
+    /// When packs are wrong, a dump cannot be read, or results cannot be written.
+    pub fn run(&self, config: &Config) -> anyhow::Result<Pipeline> {
+        let mut pipeline = self.pipeline(config)?;
+        for dump in self.dumps.paths {
+            self.read(dump, config, &mut pipeline).with_context(|| dump.display().to_string())?;
+        }
+        if let Some(path) = self.tagged {
+            write_tagged(path, &pipeline).with_context(|| format!("{} cannot be written", path.display()))?;
+        }
+        Ok(pipeline)
+    }
+
+    fn pipeline(&self, config: &Config) -> anyhow::Result<Pipeline> {
         let mut policy = config.policy();
         policy.ignore_declared = matches!(self.truth, Some(Truth::Declared));
-        let classifier = Classifier::load(&ClassifierOptions { policy, ..config.classifier_options() })?;
-        let ledger = Ledger::new(Settings { policy, retention: None, ..config.ledger_settings() });
+        let options = ClassifierOptions { policy, ..config.classifier_options() };
+        let settings = Settings { policy, retention: None, ..config.ledger_settings() };
+        let classifier = Classifier::load(&options)?;
+        let shadow = self.shadow(options, settings)?;
+        let ledger = Ledger::new(settings);
         let metrics = Arc::new(Metrics::new(&ledger, Duration::ZERO)?);
         let dead_letters = self
             .dead_letters
@@ -74,23 +89,26 @@ impl Replay<'_> {
             tagger: None,
             metrics,
         });
-        for dump in self.dumps {
-            self.read(dump, config, &mut pipeline).with_context(|| dump.display().to_string())?;
+        if let Some(shadow) = shadow {
+            pipeline.set_shadow(shadow);
         }
-        if let Some(path) = self.tagged {
-            write_tagged(path, &pipeline).with_context(|| format!("{} cannot be written", path.display()))?;
+        Ok(pipeline)
+    }
+
+    /// The other packs over those of the configuration: one of the same name replaces the earlier.
+    fn shadow(&self, mut options: ClassifierOptions, settings: Settings) -> Result<Option<Shadow>, Problems> {
+        if self.against.is_empty() {
+            return Ok(None);
         }
-        Ok(Report::new(pipeline.ledger(), self.truth.as_ref()))
+        options.packs.extend(self.against.iter().cloned().map(PackSource::Folder));
+        Ok(Some(Shadow { classifier: Classifier::load(&options)?, ledger: Ledger::new(settings) }))
     }
 
     fn read(&self, dump: &Path, config: &Config, pipeline: &mut Pipeline) -> anyhow::Result<()> {
-        let mut rows = Dump::open(dump, self.format)?;
-        let name = self.profile.unwrap_or(rows.suggested_profile());
-        let profile = Profile::load(name, &config.patterns.profiles, config.profile.get(name), self.timezone)?;
-        eprintln!("{}: {}, profile {name}", dump.display(), rows.described());
-        let input = Input { decoder: Decoder::new(profile), source: name.into() };
+        let (mut rows, input) = self.dumps.open(dump, config)?;
+        eprintln!("{}: {}, profile {}", dump.display(), rows.described(), input.source);
         pipeline.add_input(&dump.display().to_string(), input);
-        let bar = self.progress_bar(rows.bytes_total());
+        let bar = self.dumps.progress_bar(rows.bytes_total());
         let mut batch = Vec::with_capacity(BATCH);
         while let Some(row) = rows.next() {
             match row {
@@ -112,15 +130,6 @@ impl Replay<'_> {
         bar.finish_and_clear();
         Ok(())
     }
-
-    fn progress_bar(&self, total: Option<u64>) -> ProgressBar {
-        if !self.progress {
-            return ProgressBar::hidden();
-        }
-        let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
-        let style = ProgressStyle::with_template("{bar:40} {percent} %  {bytes_per_sec}  {eta} left");
-        style.map_or(bar.clone(), |style| bar.with_style(style))
-    }
 }
 
 /// One line a ticket, in the order of source and id, so that two replays can be compared line by line.
@@ -136,4 +145,43 @@ fn write_tagged(path: &Path, pipeline: &Pipeline) -> std::io::Result<()> {
         out.write_all(b"\n")?;
     }
     out.flush()
+}
+
+#[cfg(test)]
+mod testing {
+    use super::*;
+    use crate::config::Overrides;
+
+    /// A folder with a dump and a pack called `own`, and the configuration that uses nothing else.
+    pub struct Site {
+        folder: tempfile::TempDir,
+        dumps: Vec<PathBuf>,
+        pub config: Config,
+    }
+
+    impl Site {
+        pub fn new(dump: &str, rules: &str) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let (pack, csv) = (folder.path().join("own"), folder.path().join("dump.csv"));
+            std::fs::create_dir(&pack).unwrap();
+            std::fs::write(pack.join("rules.toml"), rules).unwrap();
+            std::fs::write(&csv, dump).unwrap();
+            let (mut config, _) = Config::load(None, &Overrides::default()).unwrap();
+            config.patterns.packs = vec![pack];
+            Self { folder, dumps: vec![csv], config }
+        }
+
+        pub fn path(&self) -> &Path {
+            self.folder.path()
+        }
+
+        pub fn dumps(&self) -> Dumps<'_> {
+            Dumps { paths: &self.dumps, profile: Some("generic"), format: None, timezone: None, progress: false }
+        }
+
+        pub fn replayed(&self, truth: Option<&Truth>) -> Pipeline {
+            let replay = Replay { dumps: self.dumps(), tagged: None, dead_letters: None, truth, against: &[] };
+            replay.run(&self.config).unwrap()
+        }
+    }
 }

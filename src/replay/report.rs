@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 use serde::Serialize;
 
 use super::Truth;
-use crate::ledger::{Ledger, Series};
+use crate::ledger::{Held, Ledger, Series};
 use crate::metrics::{Shown, net_effort, net_tickets, net_touches};
 use crate::outcome::Outcome;
 use crate::ticket::Affects;
@@ -21,6 +21,15 @@ pub struct Share {
     pub effort_seconds: u64,
     /// Updates made by people.
     pub touches: u64,
+}
+
+impl Share {
+    /// Takes notice of one ticket.
+    pub fn add(&mut self, held: &Held) {
+        self.tickets += 1;
+        self.effort_seconds = self.effort_seconds.saturating_add(held.effort.seconds());
+        self.touches += u64::from(held.touches);
+    }
 }
 
 /// The share that reaches the customer: at least, at best knowledge, at most.
@@ -159,10 +168,7 @@ impl Report {
         let mut bases: BTreeMap<&'static str, u64> = Basis::NAMES.iter().map(|name| (*name, 0)).collect();
         let mut compared = Compared::default();
         for held in ledger.tickets() {
-            let share = classes.entry(held.verdict.class().as_str()).or_default();
-            share.tickets += 1;
-            share.effort_seconds += held.effort.seconds();
-            share.touches += u64::from(held.touches);
+            classes.entry(held.verdict.class().as_str()).or_default().add(held);
             *bases.entry(held.verdict.basis.as_str()).or_default() += 1;
             if let Some(truth) = truth.and_then(|truth| truth.of(held)) {
                 compared.add(held.verdict.affects, held.verdict.certainty, truth);
@@ -212,12 +218,13 @@ fn records(ledger: &Ledger) -> BTreeMap<&'static str, i64> {
     Outcome::ALL.iter().copied().map(|outcome| (outcome.as_str(), count(outcome))).collect()
 }
 
-/// `12,345` hours and minutes as people read them.
-fn hours(seconds: u64) -> String {
+/// Hours and minutes, `1,251:01 h`, as people read them.
+pub(crate) fn hours(seconds: u64) -> String {
     format!("{}:{:02} h", grouped(seconds / 3600), seconds % 3600 / 60)
 }
 
-fn grouped(number: u64) -> String {
+/// `12,345` as people read it.
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
