@@ -22,7 +22,7 @@ use crate::classify::{Classifier, ClassifierOptions, Scratch};
 use crate::config::Config;
 use crate::diagnostic::Problems;
 use crate::ledger::{Held, Ledger, Slot, TicketKey};
-use crate::pattern::pack::{self, PackFiles, Rule};
+use crate::pattern::pack::{self, PackFiles, PackSource};
 use crate::pipeline::Pipeline;
 use crate::service::ServiceMap;
 use crate::text::Folded;
@@ -116,10 +116,8 @@ impl Suggestions {
     /// Finds sentences in which each rule counts, also beside the packs in use, and some in which it does not. A rule
     /// without an example only speaks inside longer ones, and is left out.
     fn find_examples(&mut self, texts: &Texts<'_>, words: &Words) -> anyhow::Result<()> {
-        let mut problems = Problems::new();
-        let in_use = pack::load(&texts.config.classifier_options().packs, &mut problems);
-        problems.into_result(())?;
-        let (mut alone, mut together) = (Trial::new(self, Vec::new())?, Trial::new(self, in_use)?);
+        let in_use = texts.config.classifier_options().packs;
+        let (mut alone, mut together) = (Trial::new(self, &[])?, Trial::new(self, &in_use)?);
         let by_word = self.rules_by_word(words);
         texts.each(|ticket, mark| {
             let mut lacking = self.lacking_examples(mark);
@@ -137,7 +135,7 @@ impl Suggestions {
 
     /// Leaves out counter-examples in which only a rule that was left out kept another from counting.
     fn check_counter_examples(&mut self) -> anyhow::Result<()> {
-        let mut alone = Trial::new(self, Vec::new())?;
+        let mut alone = Trial::new(self, &[])?;
         for (at, rule) in self.rules.iter_mut().enumerate() {
             rule.counter_examples.retain(|text| !alone.speaks(at, text));
         }
@@ -312,12 +310,14 @@ struct Spoken {
 }
 
 impl Trial {
-    fn new(suggestions: &Suggestions, mut rules: Vec<Rule>) -> Result<Self, Problems> {
+    fn new(suggestions: &Suggestions, beside: &[PackSource]) -> Result<Self, Problems> {
         let mut problems = Problems::new();
         let files = vec![(format!("{PACK}.toml"), suggestions.to_string())];
-        rules.extend(pack::read(&PackFiles { name: PACK.to_owned(), files }, &mut problems));
+        let mut all = pack::files(beside, &mut problems);
+        all.push(PackFiles { name: PACK.to_owned(), files, ..PackFiles::default() });
+        let packs = pack::read(&all, &mut problems);
         problems.into_result(())?;
-        let classifier = Classifier::new(rules, ServiceMap::default(), &ClassifierOptions::default())?;
+        let classifier = Classifier::new(packs, ServiceMap::default(), &ClassifierOptions::default())?;
         let id = |suggestion: &Suggestion| RuleId::of(&format!("{PACK}/{}", suggestion.id));
         let by_id = suggestions.rules.iter().enumerate().map(|(at, rule)| (id(rule), at)).collect();
         Ok(Self { scratch: classifier.scratch(), classifier, by_id })
@@ -464,8 +464,9 @@ mod tests {
         let path = site.path().join("suggested.toml");
         std::fs::write(&path, suggestions.to_string()).unwrap();
         let mut problems = Problems::new();
-        let mut rules = pack::load(&[pack::PackSource::Folder(path)], &mut problems);
-        check(&mut rules, &mut problems);
+        let packs = pack::load(&[PackSource::Folder(path)], &mut problems);
+        check(&packs, &[], &mut problems);
+        let rules = packs.rules;
         assert!(problems.is_empty(), "{}\n{suggestions}", problems.render(false));
         assert!(rules.len() > 1 && rules.iter().all(|rule| !rule.examples.is_empty()), "{suggestions}");
         let near_miss = rules.iter().flat_map(|rule| &rule.counter_examples).map(|text| text.value.as_str());
