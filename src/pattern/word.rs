@@ -13,7 +13,7 @@ use crate::text::{self, Folded, count};
 /// The number of a word that no phrase holds.
 const UNKNOWN: u32 = u32::MAX;
 
-/// A word before a full stop with fewer bytes is an abbreviation (`No.`, `z.B.`, `e.g.`) and ends no sentence.
+/// A word before a full stop with fewer letters is an abbreviation (`No.`, `z.B.`, `e.g.`) and ends no sentence.
 const SENTENCE_WORD: usize = 3;
 
 /// Beginnings of words (`fail*`) are looked up only where so many of their bytes are those of some beginning.
@@ -276,7 +276,8 @@ impl Cutter<'_> {
 
 /// Whether a full stop after this word or sign can end a sentence.
 fn is_long_word(word: &[u8]) -> bool {
-    word.len() >= SENTENCE_WORD || text::word_end(word, 0) == 0
+    let characters = word.iter().filter(|byte| **byte & 0xC0 != 0x80).count();
+    characters >= SENTENCE_WORD || text::word_end(word, 0) == 0
 }
 
 /// Where the next token starts.
