@@ -57,7 +57,7 @@ fn pipeline(classifier: Classifier, mut journal: Journal) -> Pipeline {
     let metrics = Arc::new(Metrics::new(&ledger, Duration::ZERO).expect("names are distinct"));
     let input = Input { decoder: decoder(), source: "servicenow".into() };
     let inputs = HashMap::from([("itsm.incidents".to_owned(), input)]);
-    let preparer = Preparer { inputs, classifier, max_record_bytes: 1 << 20 };
+    let preparer = Preparer { inputs, classifier: classifier.into(), max_record_bytes: 1 << 20 };
     Pipeline::new(Parts { preparer, journal, ledger, dead_letters: None, tagger: None, metrics })
 }
 

@@ -47,6 +47,8 @@ pub struct Config {
     pub batch: Batch,
     /// How long tickets are held.
     pub ledger: Ledger,
+    /// Candidate packs that are only watched.
+    pub shadow: Shadow,
     /// Options of profiles, by profile, as the file has them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub profile: BTreeMap<String, Table>,
@@ -102,6 +104,15 @@ pub struct Journal {
 pub struct Http {
     /// Where the server listens.
     pub listen: SocketAddr,
+    /// Whether `POST /explain` answers; its answers hold the text of the tickets that it is sent.
+    pub explain: bool,
+}
+
+/// `[shadow]`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Shadow {
+    /// Folders of packs that tag the live stream beside those in use, laid over them; none for no shadow.
+    pub packs: Vec<PathBuf>,
 }
 
 /// `[output]`.
@@ -284,17 +295,20 @@ impl Config {
 
     /// What the classifier is made from.
     pub fn classifier_options(&self) -> ClassifierOptions {
-        let pack = |path: &PathBuf| match path.to_str() {
-            Some("builtin") => PackSource::BuiltIn,
-            _ => PackSource::Folder(path.clone()),
-        };
         ClassifierOptions {
-            packs: self.patterns.packs.iter().map(pack).collect(),
+            packs: self.patterns.packs.iter().map(pack_source).collect(),
             services: self.patterns.services.clone(),
             own_domains: self.classify.own_domains.clone(),
             own_organizations: self.classify.own_organizations.clone(),
             policy: self.policy(),
         }
+    }
+
+    /// What the shadow's classifier is made from; `None` where there is no shadow.
+    pub fn shadow_options(&self) -> Option<ClassifierOptions> {
+        let mut options = self.classifier_options();
+        options.packs.extend(self.shadow.packs.iter().map(pack_source));
+        (!self.shadow.packs.is_empty()).then_some(options)
     }
 
     /// The settings of the ledger.
@@ -386,6 +400,13 @@ fn parse_value(value: &str) -> Value {
     }
 }
 
+fn pack_source(path: &PathBuf) -> PackSource {
+    match path.to_str() {
+        Some("builtin") => PackSource::BuiltIn,
+        _ => PackSource::Folder(path.clone()),
+    }
+}
+
 struct Reader<'a> {
     folder: PathBuf,
     problems: &'a mut Problems,
@@ -395,9 +416,10 @@ impl Reader<'_> {
     fn config(&mut self, table: &Table) -> Config {
         let none = Table::empty("");
         let section = |key, problems: &mut Problems| table.table(key, problems).unwrap_or(&none).clone();
-        let mut sections = ["kafka", "journal", "http", "output", "patterns", "classify", "metrics", "batch", "ledger"]
-            .map(|key| section(key, self.problems));
-        let [kafka, journal, http, output, patterns, classify, metrics, batch, ledger] = &mut sections;
+        let mut sections =
+            ["kafka", "journal", "http", "output", "patterns", "classify", "metrics", "batch", "ledger", "shadow"]
+                .map(|key| section(key, self.problems));
+        let [kafka, journal, http, output, patterns, classify, metrics, batch, ledger, shadow] = &mut sections;
         let config = Config {
             kafka: self.kafka(kafka),
             input: self.inputs(table),
@@ -410,6 +432,7 @@ impl Reader<'_> {
             batch: self.batch(batch),
             ledger: Ledger { retention: self.duration(ledger, "retention", Duration::from_secs(90 * 86_400)) },
             profile: self.profiles(table),
+            shadow: Shadow { packs: self.paths(shadow, "packs").unwrap_or_default() },
         };
         sections.iter().for_each(|section| section.finish(self.problems));
         self.check_inputs(&config.input);
@@ -606,7 +629,8 @@ impl Reader<'_> {
 
     fn http(&mut self, table: &Table) -> Http {
         let default = SocketAddr::from(([127, 0, 0, 1], 9464));
-        let Some(text) = table.text("listen", self.problems) else { return Http { listen: default } };
+        let explain = table.bool("explain", self.problems).unwrap_or_default();
+        let Some(text) = table.text("listen", self.problems) else { return Http { listen: default, explain } };
         let listen = text.value.parse().unwrap_or_else(|_| {
             let problem =
                 Problem::error("bad-address", &text.place, format!("`{}` is not an address and port", text.value));
@@ -614,7 +638,7 @@ impl Reader<'_> {
                 .push(problem.help("write an IP address and a port: `127.0.0.1:9464`, `0.0.0.0:9464`, `[::1]:9464`"));
             default
         });
-        Http { listen }
+        Http { listen, explain }
     }
 
     fn paths(&mut self, table: &Table, key: &'static str) -> Option<Vec<PathBuf>> {

@@ -13,6 +13,7 @@ pub mod diagnostic;
 pub mod document;
 pub mod envelope;
 pub mod journal;
+pub mod language;
 pub mod ledger;
 pub mod metrics;
 pub mod outcome;

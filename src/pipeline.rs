@@ -12,7 +12,8 @@ use smallvec::SmallVec;
 
 use crate::classify::{Classifier, RuleInfo};
 use crate::journal::{Journal, JournalError};
-use crate::ledger::{Changes, Ledger, best};
+use crate::language::Language;
+use crate::ledger::{Changes, Held, Ledger, Slot, TicketKey, best};
 use crate::metrics::{Metrics, unix_seconds};
 use crate::outcome::{Outcome, Reason, Refusal};
 use crate::pattern::matcher::Scratch;
@@ -37,7 +38,7 @@ pub struct Preparer {
     /// By topic.
     pub inputs: HashMap<String, Input>,
     /// What finds the evidence.
-    pub classifier: Classifier,
+    pub classifier: Arc<Classifier>,
     /// Longer records are refused.
     pub max_record_bytes: usize,
 }
@@ -72,11 +73,12 @@ pub enum PipelineError {
     Tagged(#[from] crate::sink::DeliveryError),
 }
 
-/// Other rules that tag the same records, to compare with those that count. Nothing of theirs is written or shown.
+/// Other rules that tag the same records, to compare with those that count. Of theirs only the comparison is shown, and
+/// nothing is written.
 #[derive(Debug)]
 pub struct Shadow {
     /// What finds their evidence.
-    pub classifier: Classifier,
+    pub classifier: Arc<Classifier>,
     /// The tickets as they tag them.
     pub ledger: Ledger,
 }
@@ -102,6 +104,15 @@ struct Classified {
     findings: Findings,
     /// By the rules of the shadow, where there is one.
     shadow: Option<Findings>,
+    /// The language of the texts, where the event declares a tag and ends the ticket.
+    language: Option<Language>,
+}
+
+/// What was held of a ticket before an event.
+#[derive(Clone, Copy)]
+struct Before {
+    is_open: bool,
+    effort_seconds: u64,
 }
 
 impl Pipeline {
@@ -113,6 +124,7 @@ impl Pipeline {
 
     /// Has other rules tag the same records from the next batch on.
     pub fn set_shadow(&mut self, shadow: Shadow) {
+        self.parts.metrics.use_shadow(shadow.classifier.hash());
         self.shadow = Some(shadow);
     }
 
@@ -121,10 +133,14 @@ impl Pipeline {
         self.shadow.as_ref()
     }
 
-    /// Tags with other rules from the next batch on.
-    pub fn replace_classifier(&mut self, classifier: Classifier) {
-        self.rules = rule_counters(&classifier, &self.parts.metrics);
-        self.parts.preparer.classifier = classifier;
+    /// Tags with other rules from the next batch on; a shadow gets others, too, if there are any.
+    pub fn replace_rules(&mut self, own: Arc<Classifier>, shadow: Option<Arc<Classifier>>) {
+        self.rules = rule_counters(&own, &self.parts.metrics);
+        self.parts.preparer.classifier = own;
+        if let Some((shadow, classifier)) = self.shadow.as_mut().zip(shadow) {
+            self.parts.metrics.use_shadow(classifier.hash());
+            shadow.classifier = classifier;
+        }
     }
 
     /// Adds a topic or dump.
@@ -153,7 +169,7 @@ impl Pipeline {
     /// Takes a batch into the ledger. It is neither durable nor shown before [`Pipeline::commit`].
     pub fn take(&mut self, batch: Vec<Record>) {
         let preparer = &self.parts.preparer;
-        let shadow = self.shadow.as_ref().map(|shadow| &shadow.classifier);
+        let shadow = self.shadow.as_ref().map(|shadow| &*shadow.classifier);
         let prepared: Vec<Prepared> = batch
             .par_iter()
             .with_min_len(16)
@@ -184,12 +200,13 @@ impl Pipeline {
             Prepared::Tickets(tickets) => {
                 let input = self.parts.preparer.inputs.get(&*record.partition.topic);
                 let source = input.map(|input| input.source.clone()).unwrap_or_default();
-                let outcomes = tickets.into_iter().map(|Classified { ticket, findings, shadow }| {
+                let outcomes = tickets.into_iter().map(|mut classified| {
+                    let ticket = &classified.ticket;
                     let time = timestamp.or(ticket.updated_at.map(jiff::Timestamp::as_millisecond)).unwrap_or_default();
-                    if let Some((shadow, findings)) = self.shadow.as_mut().zip(shadow) {
-                        shadow.ledger.apply(&source, shadow_partition, time, &ticket, findings);
+                    if let Some((shadow, findings)) = self.shadow.as_mut().zip(classified.shadow.take()) {
+                        shadow.ledger.apply(&source, shadow_partition, time, ticket, findings);
                     }
-                    self.apply_ticket(&source, partition, time, &ticket, findings)
+                    self.apply_ticket(&source, partition, time, classified)
                 });
                 outcomes.reduce(best).unwrap_or(Outcome::Ignored)
             }
@@ -200,24 +217,47 @@ impl Pipeline {
         }
     }
 
-    fn apply_ticket(
-        &mut self,
-        source: &str,
-        partition: u32,
-        time: i64,
-        ticket: &Ticket,
-        findings: Findings,
-    ) -> Outcome {
+    fn apply_ticket(&mut self, source: &str, partition: u32, time: i64, classified: Classified) -> Outcome {
+        let Classified { ticket, findings, language, .. } = classified;
+        let key = TicketKey::of(source, &ticket.key);
+        let is_compared = self.shadow.is_some() || ticket.state.is_some_and(|state| !state.is_open());
+        let before = is_compared.then(|| self.held(key).map(before));
         let spoke: SmallVec<[RuleId; 4]> = findings.counting().map(|evidence| evidence.rule).collect();
-        let agreement = findings.declared.map(|declared| (self.parts.preparer.predict(&findings), declared));
-        let outcome = self.parts.ledger.apply(source, partition, time, ticket, findings);
+        let outcome = self.parts.ledger.apply(source, partition, time, &ticket, findings);
         if outcome == Outcome::Applied {
             spoke.iter().filter_map(|rule| self.rules.get(rule)).for_each(IntCounter::inc);
-            if let Some((predicted, declared)) = agreement {
-                self.parts.metrics.agreement.with_label_values(&[predicted.as_str(), declared.as_str()]).inc();
+            if let Some(before) = before {
+                self.count_agreement(key, before, language.unwrap_or(Language::Other));
+                self.count_shadow(key, before);
             }
         }
         outcome
+    }
+
+    fn held(&self, key: TicketKey) -> Option<&Held> {
+        held(&self.parts.ledger, key)
+    }
+
+    /// Counts a ticket with a declared tag when it ends for the first time, with all its effort.
+    fn count_agreement(&self, key: TicketKey, before: Option<Before>, language: Language) {
+        let ends = |held: &&Held| before.is_none_or(|b| b.is_open) && !held.is_open() && held.reopened == 0;
+        let Some(held) = self.held(key).filter(ends) else { return };
+        let Some(declared) = held.findings.declared.filter(|_| !held.deleted) else { return };
+        let predicted = self.parts.preparer.predict(&held.findings);
+        let labels = [predicted.as_str(), declared.as_str(), language.as_str()];
+        self.parts.metrics.agreement.with_label_values(&labels).inc();
+        self.parts.metrics.agreement_effort.with_label_values(&labels).inc_by(held.effort.seconds());
+    }
+
+    /// Counts a new ticket, and effort logged since, by the tags of both sides.
+    fn count_shadow(&self, key: TicketKey, before: Option<Before>) {
+        let Some(shadow) = self.shadow.as_ref().and_then(|shadow| held(&shadow.ledger, key)) else { return };
+        let Some(own) = self.held(key) else { return };
+        let labels = [own.verdict.affects.as_str(), shadow.verdict.affects.as_str()];
+        let more = own.effort.seconds().saturating_sub(before.map_or(0, |before| before.effort_seconds));
+        let metrics = &self.parts.metrics;
+        metrics.shadow_tickets.with_label_values(&labels).inc_by(u64::from(before.is_none()));
+        metrics.shadow_effort.with_label_values(&labels).inc_by(more);
     }
 
     /// Takes a record that was refused before it could be decoded, such as a broken row of a dump.
@@ -253,6 +293,17 @@ impl Pipeline {
             changes.partitions.iter().filter_map(|number| self.parts.ledger.partitions().get(*number as usize));
         Ok(states.map(|state| (state.partition.clone(), state.next_offset)).collect())
     }
+}
+
+fn held(ledger: &Ledger, key: TicketKey) -> Option<&Held> {
+    match ledger.ticket(key) {
+        Some(Slot::Held(held)) => Some(held),
+        Some(Slot::Retired) | None => None,
+    }
+}
+
+fn before(held: &Held) -> Before {
+    Before { is_open: held.is_open(), effort_seconds: held.effort.seconds() }
 }
 
 /// A counter for each rule, at 0 from the start; also shows the hash of the rules.
@@ -300,8 +351,9 @@ impl Preparer {
                 let found = tickets.into_iter().map(|mut ticket| {
                     let findings = self.classifier.classify(&ticket, &mut scratches.own);
                     let shadow = shadow.map(|other| other.classify(&ticket, &mut scratches.shadow));
+                    let language = language(&ticket, &findings);
                     (ticket.summary, ticket.description) = (None, None);
-                    Classified { ticket, findings, shadow }
+                    Classified { ticket, findings, shadow, language }
                 });
                 Prepared::Tickets(found.collect())
             }
@@ -314,6 +366,15 @@ impl Preparer {
     }
 }
 
+/// The language of a ticket that ends with a declared tag; telling it costs more than all else, so others go without.
+fn language(ticket: &Ticket, findings: &Findings) -> Option<Language> {
+    let ends = ticket.state.is_some_and(|state| !state.is_open());
+    (ends && findings.declared.is_some()).then(|| {
+        let text = [ticket.summary.as_deref(), ticket.description.as_deref()].into_iter().flatten();
+        Language::of(&text.collect::<Vec<_>>().join("\n"))
+    })
+}
+
 impl Parts {
     fn commit(&mut self, changes: &Changes) -> Result<(), PipelineError> {
         if let Some(tagger) = &self.tagger {
@@ -323,5 +384,103 @@ impl Parts {
         self.journal.commit(&self.ledger, changes)?;
         timer.observe_duration();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::classify::{ClassifierOptions, PackSource};
+    use crate::ledger::Settings;
+    use crate::profile::Profile;
+
+    const RULES: &str = "[[rule]]\nid = 'pay'\naffects = 'customer'\nweight = 5\nphrases = ['nobody can pay']\n";
+    const OTHER_RULES: &str = "[[rule]]\nid = 'shop'\naffects = 'internal'\nweight = 5\nphrases = ['shop']\n";
+
+    fn classifier(rules: &str) -> Arc<Classifier> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rules.toml");
+        std::fs::write(&path, rules).unwrap();
+        let packs = vec![PackSource::Folder(path)];
+        Arc::new(Classifier::load(&ClassifierOptions { packs, ..ClassifierOptions::default() }).unwrap())
+    }
+
+    fn pipeline() -> Pipeline {
+        let ledger = Ledger::new(Settings::default());
+        let metrics = Arc::new(Metrics::new(&ledger, Duration::ZERO).unwrap());
+        let decoder = Decoder::new(Profile::load("generic", &[], None, None).unwrap());
+        let inputs = HashMap::from([("t".to_owned(), Input { decoder, source: "s".into() })]);
+        let preparer = Preparer { inputs, classifier: classifier(RULES), max_record_bytes: 1 << 20 };
+        let (dead_letters, tagger) = (None, None);
+        Pipeline::new(Parts { preparer, journal: Journal::None, ledger, dead_letters, tagger, metrics })
+    }
+
+    /// Takes one event of a ticket after the other.
+    fn take(pipeline: &mut Pipeline, events: &[&str]) {
+        let first = pipeline.ledger().partitions().first().map_or(0, |partition| partition.next_offset);
+        let record = |(event, offset): (&&str, i64)| Record {
+            partition: Partition { topic: "t".into(), number: 0 },
+            offset,
+            timestamp: Some(offset),
+            key: None,
+            headers: Vec::new(),
+            value: Some(format!("{{\"version\":{offset},{event}}}").into_bytes()),
+        };
+        pipeline.take(events.iter().zip(first..).map(record).collect());
+        pipeline.commit().unwrap();
+    }
+
+    /// The lines of a metric that are not 0, without its prefix.
+    fn shown(pipeline: &Pipeline, metric: &str) -> Vec<String> {
+        let text = pipeline.parts.metrics.render(Instant::now()).unwrap();
+        let lines = text.lines().filter_map(|line| line.strip_prefix("customer_reach_"));
+        lines.filter(|line| line.starts_with(metric) && !line.ends_with(" 0")).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn agreement_is_counted_once_when_a_declared_ticket_ends() {
+        let mut pipeline = pipeline();
+        let text = "\"summary\":\"Since this morning nobody can pay in the shop, the page shows an error\"";
+        let open = format!("\"id\":\"1\",\"state\":\"open\",{text},\"affects\":\"internal\",\"effort_seconds\":60");
+        take(&mut pipeline, &[&open]);
+        assert!(shown(&pipeline, "agreement").is_empty());
+        let closed = format!("\"id\":\"1\",\"state\":\"closed\",{text},\"affects\":\"internal\",\"effort_seconds\":90");
+        let reopened = open.replace("60", "95");
+        take(&mut pipeline, &[&closed, &reopened, &closed, "\"id\":\"2\",\"state\":\"closed\""]);
+        let labels = "{declared=\"internal\",language=\"en\",predicted=\"customer\"}";
+        assert_eq!(
+            shown(&pipeline, "agreement"),
+            [format!("agreement_effort_seconds_total{labels} 90"), format!("agreement_total{labels} 1")]
+        );
+    }
+
+    #[test]
+    fn a_shadow_shows_what_other_rules_would_move_and_changes_nothing() {
+        let events = [
+            "\"id\":\"1\",\"summary\":\"nobody can pay in the shop\",\"effort_seconds\":60",
+            "\"id\":\"2\",\"summary\":\"shop\",\"effort_seconds\":5",
+            "\"id\":\"1\",\"effort_seconds\":100",
+        ];
+        let (mut alone, mut beside) = (pipeline(), pipeline());
+        let rules = format!("{RULES}{}", OTHER_RULES.replace("= 5", "= 7"));
+        let ledger = Ledger::new(Settings::default());
+        beside.set_shadow(Shadow { classifier: classifier(&rules), ledger });
+        take(&mut alone, &events);
+        take(&mut beside, &events);
+        assert!(shown(&alone, "shadow").is_empty());
+        assert_eq!(shown(&alone, "effort_seconds_total"), shown(&beside, "effort_seconds_total"));
+        let hash = beside.shadow().unwrap().classifier.hash();
+        assert_eq!(
+            shown(&beside, "shadow"),
+            [
+                "shadow_effort_seconds_total{live=\"customer\",shadow=\"internal\"} 100".to_owned(),
+                "shadow_effort_seconds_total{live=\"internal\",shadow=\"internal\"} 5".to_owned(),
+                format!("shadow_pattern_set_info{{hash=\"{hash}\"}} 1"),
+                "shadow_tickets_total{live=\"customer\",shadow=\"internal\"} 1".to_owned(),
+                "shadow_tickets_total{live=\"internal\",shadow=\"internal\"} 1".to_owned(),
+            ]
+        );
     }
 }

@@ -18,13 +18,13 @@ use crate::diagnostic::Problems;
 use crate::journal::{Journal, SqliteJournal};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::pipeline::{Input, Parts, Pipeline, Preparer};
+use crate::pipeline::{Input, Parts, Pipeline, Preparer, Shadow};
 use crate::profile::{Decoder, Profile};
 use crate::record::{Partition, Record};
 use crate::server;
 use crate::sink::{DeadLetters, Producer, Tagger};
 use crate::source::kafka::{Event, KafkaSource, SourceOptions};
-use crate::status::Status;
+use crate::status::{Rules, Status};
 
 /// How long the drain after a stop may take: fetched records are taken, committed, and the group is left.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -36,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Everything loaded from files, or all problems of all of them.
 pub struct Loaded {
     /// What finds the evidence.
-    pub classifier: Classifier,
+    pub rules: Rules,
     /// By topic.
     pub inputs: HashMap<String, Input>,
 }
@@ -59,14 +59,21 @@ impl Loaded {
                 Err(found) => problems.extend(found),
             }
         }
-        match Classifier::load(&config.classifier_options()) {
-            Ok(classifier) => problems.into_result(Self { classifier, inputs }),
+        match load_rules(config) {
+            Ok(rules) => problems.into_result(Self { rules, inputs }),
             Err(found) => {
                 problems.extend(found);
                 Err(problems)
             }
         }
     }
+}
+
+/// Loads packs and service maps, those of the shadow included.
+fn load_rules(config: &Config) -> Result<Rules, Problems> {
+    let own = Arc::new(Classifier::load(&config.classifier_options())?);
+    let shadow = config.shadow_options().map(|options| Classifier::load(&options)).transpose()?.map(Arc::new);
+    Ok(Rules { own, shadow })
 }
 
 /// A service that runs.
@@ -90,10 +97,10 @@ impl Service {
         let address = listener.local_addr()?;
         let loaded = Loaded::load(config)?;
         let (journal, ledger, metrics) = restore(config)?;
-        let status = Arc::new(Status::new(&loaded.classifier, journal.kind(), metrics));
+        let status = Arc::new(Status::new(loaded.rules.own.clone(), journal.kind(), metrics));
         let source = KafkaSource::start(source_options(config, &journal, &ledger), &status.source)?;
         let pipeline = pipeline(config, loaded, journal, ledger, status.metrics.clone())?;
-        runtime.spawn(server::serve(listener, status.clone()));
+        runtime.spawn(server::serve(listener, status.clone(), server::Explainer::new(config)?));
         let (records, linger) = (config.batch.records, config.batch.linger);
         let worker = Worker { pipeline, source, status: status.clone(), records, linger };
         let pipeline = std::thread::Builder::new().name("pipeline".into()).spawn(move || worker.run())?;
@@ -197,15 +204,15 @@ impl std::fmt::Display for Wish {
 /// Loads packs and service maps aside and runs the packs' examples. The pipeline takes them before its next batch; or they
 /// are refused with the reason, and those in use stay.
 fn reload(config: &Config, status: &Status) {
-    let loaded = Classifier::load(&config.classifier_options()).map_err(|problems| problems.to_string());
-    let checked = loaded.and_then(|classifier| match classifier.failing_example() {
-        None => Ok(classifier),
+    let loaded = load_rules(config).map_err(|problems| problems.to_string());
+    let checked = loaded.and_then(|rules| match rules.own.failing_example() {
+        None => Ok(rules),
         Some(failure) => Err(failure),
     });
     let result = match checked {
-        Ok(classifier) => {
-            tracing::info!(hash = classifier.hash(), "packs and services loaded anew");
-            status.offer(classifier);
+        Ok(rules) => {
+            tracing::info!(hash = rules.own.hash(), "packs and services loaded anew");
+            status.offer(rules);
             "done"
         }
         Err(reason) => {
@@ -248,16 +255,20 @@ fn pipeline(
     ledger: Ledger,
     metrics: Arc<Metrics>,
 ) -> anyhow::Result<Pipeline> {
-    let Loaded { classifier, inputs } = loaded;
+    let Loaded { rules, inputs } = loaded;
     let tagged = config.output.tagged.as_ref().map(|topic| Producer::new(&config.kafka, topic)).transpose()?;
-    Ok(Pipeline::new(Parts {
-        preparer: Preparer { inputs, classifier, max_record_bytes: config.batch.max_record_bytes },
+    let mut pipeline = Pipeline::new(Parts {
+        preparer: Preparer { inputs, classifier: rules.own, max_record_bytes: config.batch.max_record_bytes },
         dead_letters: Some(dead_letters(config)?),
         tagger: tagged.map(Tagger::new),
         journal,
         ledger,
         metrics,
-    }))
+    });
+    if let Some(classifier) = rules.shadow {
+        pipeline.set_shadow(Shadow { classifier, ledger: Ledger::new(config.ledger_settings()) });
+    }
+    Ok(pipeline)
 }
 
 fn dead_letters(config: &Config) -> anyhow::Result<DeadLetters> {
@@ -286,8 +297,8 @@ impl Worker {
             if !assigned.is_empty() {
                 self.pipeline.assign(&assigned);
             }
-            if let Some(classifier) = self.status.take_offered() {
-                self.pipeline.replace_classifier(classifier);
+            if let Some(rules) = self.status.take_offered() {
+                self.pipeline.replace_rules(rules.own, rules.shadow);
             }
             if !batch.is_empty() {
                 self.take(batch);

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+
 use crate::classify::Classifier;
 use crate::metrics::Metrics;
 use crate::source::kafka::SourceWatch;
@@ -19,36 +21,30 @@ pub struct Status {
     pub source: SourceWatch,
     /// The name of the journal's kind.
     pub journal: &'static str,
-    rules: Mutex<RulesInUse>,
+    rules: ArcSwap<Classifier>,
     /// Packs and services that wait for the next batch.
-    reloaded: Mutex<Option<Classifier>>,
+    reloaded: Mutex<Option<Rules>>,
     last_error: Mutex<Option<String>>,
     last_progress: Mutex<Instant>,
 }
 
-/// What is shown of the packs and services in use.
+/// Packs and services, ready for use.
 #[derive(Clone, Debug)]
-pub struct RulesInUse {
-    /// The hash of all rules and services.
-    pub hash: String,
-    /// How many there are.
-    pub count: usize,
-}
-
-impl RulesInUse {
-    fn of(classifier: &Classifier) -> Self {
-        Self { hash: classifier.hash().to_owned(), count: classifier.rules().count() }
-    }
+pub struct Rules {
+    /// Those that count.
+    pub own: Arc<Classifier>,
+    /// Those that are only watched.
+    pub shadow: Option<Arc<Classifier>>,
 }
 
 impl Status {
     /// The status of a service that has just restored its ledger.
-    pub fn new(classifier: &Classifier, journal: &'static str, metrics: Arc<Metrics>) -> Self {
+    pub fn new(classifier: Arc<Classifier>, journal: &'static str, metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
             source: SourceWatch::idle(),
             journal,
-            rules: Mutex::new(RulesInUse::of(classifier)),
+            rules: ArcSwap::new(classifier),
             reloaded: Mutex::default(),
             last_error: Mutex::default(),
             last_progress: Mutex::new(Instant::now()),
@@ -56,8 +52,8 @@ impl Status {
     }
 
     /// The packs and services in use.
-    pub fn rules(&self) -> RulesInUse {
-        lock(&self.rules).clone()
+    pub fn rules(&self) -> Arc<Classifier> {
+        self.rules.load_full()
     }
 
     /// The last error of the pipeline or the source.
@@ -88,14 +84,14 @@ impl Status {
     }
 
     /// Offers packs and services that were loaded anew to the pipeline.
-    pub fn offer(&self, classifier: Classifier) {
-        *lock(&self.reloaded) = Some(classifier);
+    pub fn offer(&self, rules: Rules) {
+        *lock(&self.reloaded) = Some(rules);
     }
 
     /// Takes what was offered; it is in use from now on.
-    pub fn take_offered(&self) -> Option<Classifier> {
+    pub fn take_offered(&self) -> Option<Rules> {
         let offered = lock(&self.reloaded).take()?;
-        *lock(&self.rules) = RulesInUse::of(&offered);
+        self.rules.store(offered.own.clone());
         Some(offered)
     }
 

@@ -34,8 +34,8 @@ pub fn run(args: &ConfigArgs) -> anyhow::Result<Ended> {
                 "{}: fine; {} inputs, {} rules and services, hash {}",
                 settings.name(),
                 loaded.inputs.len(),
-                loaded.classifier.rules().count(),
-                loaded.classifier.hash()
+                loaded.rules.own.rules().count(),
+                loaded.rules.own.hash()
             );
         }
         ConfigCommand::Print(settings) => print!("{}", settings.load()?.print()),

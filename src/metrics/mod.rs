@@ -17,6 +17,7 @@ use prometheus::{
 pub use net::{net_effort, net_service, net_team, net_tickets, net_touches};
 pub use shown::Shown;
 
+use crate::language::Language;
 use crate::ledger::Ledger;
 use crate::outcome::Reason;
 use crate::ticket::Affects;
@@ -31,8 +32,16 @@ pub struct Metrics {
     pub dead_letters: IntCounterVec,
     /// How often each rule spoke, by `pack` and `rule`.
     pub rule_matches: IntCounterVec,
-    /// Where a tag is declared: what the classifier would have said.
+    /// Tickets that ended with a declared tag: by what the classifier would have said, `declared` and `language`.
     pub agreement: IntCounterVec,
+    /// The effort logged on them, in seconds.
+    pub agreement_effort: IntCounterVec,
+    /// Tickets by their tag, `live`, and that of the shadow's rules, `shadow`; empty without a shadow.
+    pub shadow_tickets: IntCounterVec,
+    /// Effort logged, in seconds, by both tags of that moment.
+    pub shadow_effort: IntCounterVec,
+    /// The hash of the shadow's packs, always 1.
+    pub shadow_set: IntGaugeVec,
     /// Records behind the end of each partition.
     pub lag: IntGaugeVec,
     /// When records were last committed, in seconds since 1970.
@@ -68,8 +77,27 @@ impl Metrics {
             )?,
             agreement: counters(
                 "agreement_total",
-                "Tickets with a declared tag, by what the classifier would have said.",
-                &["predicted", "declared"],
+                "Tickets that ended with a declared tag, by what the classifier would have said.",
+                &["predicted", "declared", "language"],
+            )?,
+            agreement_effort: counters(
+                "agreement_effort_seconds_total",
+                "Effort of tickets that ended with a declared tag, by what the classifier would have said.",
+                &["predicted", "declared", "language"],
+            )?,
+            shadow_tickets: counters(
+                "shadow_tickets_total",
+                "Tickets by their tag and that of the shadow's rules, as both were first.",
+                &["live", "shadow"],
+            )?,
+            shadow_effort: counters(
+                "shadow_effort_seconds_total",
+                "Logged effort by the ticket's tag and that of the shadow's rules at that moment.",
+                &["live", "shadow"],
+            )?,
+            shadow_set: IntGaugeVec::new(
+                options("shadow_pattern_set_info", "The packs and services of the shadow, always 1."),
+                &["hash"],
             )?,
             lag: IntGaugeVec::new(
                 options("consumer_lag", "Records behind the end of the partition."),
@@ -104,13 +132,18 @@ impl Metrics {
             self.reloads.with_label_values(&[result]);
         }
         for predicted in Affects::NAMES {
-            for declared in Affects::NAMES {
-                self.agreement.with_label_values(&[*predicted, *declared]);
+            for (declared, language) in Affects::NAMES.iter().flat_map(|d| Language::NAMES.iter().map(move |l| (d, l)))
+            {
+                self.agreement.with_label_values(&[*predicted, *declared, *language]);
+                self.agreement_effort.with_label_values(&[*predicted, *declared, *language]);
             }
         }
         self.registry.register(Box::new(self.dead_letters.clone()))?;
         self.registry.register(Box::new(self.rule_matches.clone()))?;
-        self.registry.register(Box::new(self.agreement.clone()))?;
+        for counters in [&self.agreement, &self.agreement_effort, &self.shadow_tickets, &self.shadow_effort] {
+            self.registry.register(Box::new(counters.clone()))?;
+        }
+        self.registry.register(Box::new(self.shadow_set.clone()))?;
         self.registry.register(Box::new(self.reloads.clone()))?;
         self.registry.register(Box::new(self.pattern_set.clone()))?;
         self.registry.register(Box::new(self.lag.clone()))?;
@@ -136,6 +169,16 @@ impl Metrics {
     pub fn use_patterns(&self, hash: &str) {
         self.pattern_set.reset();
         self.pattern_set.with_label_values(&[hash, env!("CARGO_PKG_VERSION")]).set(1);
+    }
+
+    /// Shows which packs the shadow uses, and its counters from 0.
+    pub fn use_shadow(&self, hash: &str) {
+        self.shadow_set.reset();
+        self.shadow_set.with_label_values(&[hash]).set(1);
+        for (live, shadow) in Affects::NAMES.iter().flat_map(|live| Affects::NAMES.iter().map(move |s| (live, s))) {
+            self.shadow_tickets.with_label_values(&[*live, *shadow]);
+            self.shadow_effort.with_label_values(&[*live, *shadow]);
+        }
     }
 
     /// Shows what was just committed.

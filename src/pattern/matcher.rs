@@ -9,10 +9,11 @@
 //! - A part of a phrase that is not in one piece counts for nothing where it lies inside a longer match in one piece of a
 //!   rule that speaks for neither side, or, where the phrase speaks for the customer, of an internal rule: the customer of
 //!   "internal customer" is nobody's customer.
-//! - Rules whose `when` is not met, and rules cancelled by `unless` in this field, have no match.
+//! - Rules whose `when` is not met, rules cancelled by `unless` in this field, and rules that need others of which none is
+//!   found in this field have no match.
 //! - Of what is left, a match that lies inside a longer one is swallowed; equal spans all stay. Matches of `&` neither
 //!   swallow nor are swallowed.
-//! - Then rules that lack what they need fall, then those that another replaces, then those in a zone that weighs nothing.
+//! - Then rules fall that another replaces, and matches in a zone that weighs nothing.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -325,7 +326,7 @@ impl Matcher {
         let Scratch { folded, tokens, matches, cancels, facts, zone_hits, zones, live, .. } = scratch;
         let key = |m: &Match| (m.start, Reverse(m.end), m.rule, m.is_scattered);
         matches.sort_unstable_by_key(key);
-        matches.dedup_by_key(|m| (m.start, m.end, m.rule));
+        matches.dedup_by_key(|m| (m.start, m.end, m.rule, m.is_scattered));
         for found in matches.iter_mut() {
             if cancels.iter().any(|cancel| cancel.rule == found.rule) {
                 found.fate = Fate::Cancelled;
@@ -333,8 +334,9 @@ impl Matcher {
                 found.fate = Fate::Unmet;
             }
         }
+        self.check_needs(matches, live);
         swallow(matches);
-        self.relate(matches, live);
+        self.replace(matches, live);
         lay(&self.zones, zone_hits, tokens.as_slice(), folded.bytes(), zones);
         if !zones.is_empty() {
             self.mute(matches, zones, tokens.as_slice());
@@ -346,16 +348,19 @@ impl Matcher {
         conditions.iter().all(|condition| condition.is_met(ticket, facts))
     }
 
-    /// Takes rules out that lack what they need, then those that another one replaces.
-    fn relate(&self, matches: &mut [Match], live: &mut Vec<u32>) {
-        let rule = |found: &Match| self.rules.get(found.rule as usize);
+    /// Takes rules out that lack what they need: what is found is enough, it need not count.
+    fn check_needs(&self, matches: &mut [Match], live: &mut Vec<u32>) {
         note_live(matches, live);
         for found in matches.iter_mut().filter(|m| m.fate == Fate::Live) {
-            let needs = rule(found).map(|rule| &*rule.needs).unwrap_or_default();
+            let needs = self.rules.get(found.rule as usize).map(|rule| &*rule.needs).unwrap_or_default();
             if !needs.is_empty() && !needs.iter().any(|needed| live.contains(needed)) {
                 found.fate = Fate::Alone;
             }
         }
+    }
+
+    /// Takes rules out that one which counts replaces.
+    fn replace(&self, matches: &mut [Match], live: &mut Vec<u32>) {
         note_live(matches, live);
         let replaces = |by: &u32, rule: u32| self.rules.get(*by as usize).is_some_and(|by| by.replaces.contains(&rule));
         for found in matches.iter_mut().filter(|m| m.fate == Fate::Live) {
@@ -412,10 +417,10 @@ fn take(
     }
 }
 
-/// A literal that a regex requires; a blank with which it starts belongs to it.
+/// A literal that a regex requires; blanks with which it starts and ends belong to it.
 fn gate_hit(regex: u32, hit: &PartHit, tokens: &[Token]) -> GateHit {
     let (start, end) = bytes(tokens, hit);
-    GateHit { regex, start: start.saturating_sub(1), end }
+    GateHit { regex, start: start.saturating_sub(1), end: end + 1 }
 }
 
 /// The first byte of a part, and one past its last.

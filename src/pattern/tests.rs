@@ -159,6 +159,16 @@ fn gaps_and_sides_end_with_the_sentence() {
 }
 
 #[test]
+fn a_regex_sees_all_that_it_can_match_around_its_gate() {
+    let pack =
+        pack(&[("a", "regex = ['(hit|lost)[^.]{0,9} but (our |the )?(guests|dealers) (are|were) not($|[.,])']")]);
+    for text in ["we were hit, but our guests were not.", "hit but guests are not", "lost  but the dealers were  not,"]
+    {
+        assert!(found(&pack, &summary(text)).starts_with("a \""), "{text}");
+    }
+}
+
+#[test]
 fn lists_stand_for_any_of_their_entries() {
     let lists = "[words]\nwho = ['guest[s]', 'passenger*', 'policy[ ]holder']\nnot = ['cannot', 'unable to']\n";
     let pack = lists.to_owned() + &pack(&[("a", "phrases = ['<who> <not> pay', 'our <t/who>']")]);
@@ -206,6 +216,7 @@ fn rules_need_and_replace_others_in_the_same_field() {
         ("price, hotel", "hint \"price\", place \"hotel\""),
         ("guest asks for the price", "-person \"guest\", hint \"price\""),
         ("lists and price list", "-usual \"lists\", special \"price list\", -hint \"price\", -usual \"list\""),
+        ("hotel, price list", "place \"hotel\", special \"price list\", -hint \"price\", -usual \"list\""),
     ] {
         assert_eq!(found(&pack, &summary(text)), expected, "{text}");
     }
@@ -363,11 +374,14 @@ mod slow {
             }
         }
         all.sort();
-        all.dedup_by_key(|(id, place, _)| (id.clone(), *place));
+        all.dedup();
         let is_swallowed = |(_, place, scattered): &(String, Span, bool)| {
             !scattered && all.iter().any(|(_, other, scattered)| !scattered && is_inside(*place, *other))
         };
-        all.iter().filter(|one| !is_swallowed(one)).map(|(id, place, _)| (id.clone(), place.0, place.1)).collect()
+        let live = all.iter().filter(|one| !is_swallowed(one));
+        let mut live: Vec<_> = live.map(|(id, place, _)| (id.clone(), place.0, place.1)).collect();
+        live.dedup();
+        live
     }
 }
 
@@ -379,6 +393,7 @@ fn live(packs: &Packs, text: &str) -> (Vec<(String, usize, usize)>, String) {
     let named = live.map(|m| (packs.rules[m.rule as usize].id.clone(), m.start as usize, m.end as usize));
     let mut found: Vec<_> = named.collect();
     found.sort();
+    found.dedup();
     (found, String::from_utf8(scratch.folded.bytes().to_vec()).unwrap())
 }
 

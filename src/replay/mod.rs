@@ -71,7 +71,7 @@ impl Replay<'_> {
         policy.ignore_declared = matches!(self.truth, Some(Truth::Declared));
         let options = ClassifierOptions { policy, ..config.classifier_options() };
         let settings = Settings { policy, retention: None, ..config.ledger_settings() };
-        let classifier = Classifier::load(&options)?;
+        let classifier = Arc::new(Classifier::load(&options)?);
         let shadow = self.shadow(options, settings)?;
         let ledger = Ledger::new(settings);
         let metrics = Arc::new(Metrics::new(&ledger, Duration::ZERO)?);
@@ -101,7 +101,7 @@ impl Replay<'_> {
             return Ok(None);
         }
         options.packs.extend(self.against.iter().cloned().map(PackSource::Folder));
-        Ok(Some(Shadow { classifier: Classifier::load(&options)?, ledger: Ledger::new(settings) }))
+        Ok(Some(Shadow { classifier: Arc::new(Classifier::load(&options)?), ledger: Ledger::new(settings) }))
     }
 
     fn read(&self, dump: &Path, config: &Config, pipeline: &mut Pipeline) -> anyhow::Result<()> {

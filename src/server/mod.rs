@@ -1,5 +1,7 @@
-//! `/metrics`, health, and the status page. No ticket text ever passes here.
+//! `/metrics`, health, and the status page. No ticket text ever passes here but by `POST /explain`, which is off unless it
+//! is enabled, and answers with the text that it was sent.
 
+mod explain;
 mod status;
 
 use std::sync::Arc;
@@ -11,13 +13,16 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 
+pub use explain::Explainer;
+
 use crate::status::Status;
 
 /// The status page: one file without a request to anywhere else.
 const PAGE: &str = include_str!("status.html");
 
-/// Serves until the runtime ends.
-pub async fn serve(listener: tokio::net::TcpListener, status: Arc<Status>) {
+/// Serves until the runtime ends; with `explainer`, also `POST /explain`.
+pub async fn serve(listener: tokio::net::TcpListener, status: Arc<Status>, explainer: Option<Explainer>) {
+    let explain = explainer.map_or(Router::new(), |explainer| explain::routes(explainer, status.clone()));
     let routes = Router::new()
         .route("/", get(async || Html(PAGE)))
         .route("/status.json", get(async |State(status): State<Arc<Status>>| Json(status::summary(&status))))
@@ -25,9 +30,10 @@ pub async fn serve(listener: tokio::net::TcpListener, status: Arc<Status>) {
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(ready))
         .fallback(async || {
-            (StatusCode::NOT_FOUND, "not found; there are /, /metrics, /livez, /readyz and /status.json\n")
+            (StatusCode::NOT_FOUND, "not found; there are /, /metrics, /livez, /readyz, /status.json, and POST /explain with `[http] explain = true`\n")
         })
-        .with_state(status);
+        .with_state(status)
+        .merge(explain);
     if let Err(error) = axum::serve(listener, routes).await {
         tracing::error!(%error, "the server ended");
     }
