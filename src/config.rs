@@ -296,7 +296,7 @@ impl Config {
     /// What the classifier is made from.
     pub fn classifier_options(&self) -> ClassifierOptions {
         ClassifierOptions {
-            packs: self.patterns.packs.iter().map(pack_source).collect(),
+            packs: self.patterns.packs.iter().map(|path| pack_source(path)).collect(),
             services: self.patterns.services.clone(),
             own_domains: self.classify.own_domains.clone(),
             own_organizations: self.classify.own_organizations.clone(),
@@ -307,7 +307,7 @@ impl Config {
     /// What the shadow's classifier is made from; `None` where there is no shadow.
     pub fn shadow_options(&self) -> Option<ClassifierOptions> {
         let mut options = self.classifier_options();
-        options.packs.extend(self.shadow.packs.iter().map(pack_source));
+        options.packs.extend(self.shadow.packs.iter().map(|path| pack_source(path)));
         (!self.shadow.packs.is_empty()).then_some(options)
     }
 
@@ -400,10 +400,10 @@ fn parse_value(value: &str) -> Value {
     }
 }
 
-fn pack_source(path: &PathBuf) -> PackSource {
+fn pack_source(path: &Path) -> PackSource {
     match path.to_str() {
         Some("builtin") => PackSource::BuiltIn,
-        _ => PackSource::Folder(path.clone()),
+        _ => PackSource::Folder(path.to_owned()),
     }
 }
 
