@@ -120,6 +120,9 @@ pub struct Size {
 struct Builder {
     trie: TrieBuilder,
     parts: HashMap<Alternatives, u32>,
+    /// The same by where the alternatives lie in memory: word lists are shared, and long. They are held, so that no other
+    /// alternatives can come to lie there.
+    shared: HashMap<*const Literal, (Alternatives, u32)>,
     phrases: Vec<CompiledPhrase>,
     gates: HashMap<String, Vec<u32>>,
     regexes: Vec<OwnedRegex>,
@@ -195,12 +198,15 @@ impl Builder {
 
     /// The number of a part; the same for the same alternatives.
     fn part(&mut self, alternatives: &Alternatives) -> u32 {
-        if let Some(known) = self.parts.get(alternatives) {
+        if let Some((_, known)) = self.shared.get(&alternatives.as_ptr()) {
             return *known;
         }
-        let part = count(self.parts.len());
-        self.parts.insert(Arc::clone(alternatives), part);
-        alternatives.iter().for_each(|literal| self.trie.add(literal, part));
+        let next = count(self.parts.len());
+        let part = *self.parts.entry(Arc::clone(alternatives)).or_insert(next);
+        if part == next {
+            alternatives.iter().for_each(|literal| self.trie.add(literal, part));
+        }
+        self.shared.insert(alternatives.as_ptr(), (Arc::clone(alternatives), part));
         part
     }
 

@@ -5,6 +5,7 @@
 //! how far a match can reach around it. Matches stand on word borders like those of phrases. Folded text is one line.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use regex_automata::{Input, meta};
 use regex_syntax::ParserBuilder;
@@ -34,8 +35,9 @@ pub struct GatedRegex {
     pub gate: Gate,
     /// Finds a superset: no borders, so it can always run as a DFA.
     loose: meta::Regex,
-    /// Says what really matches.
-    exact: meta::Regex,
+    /// Says what really matches; compiled when the other one has found something for the first time.
+    exact: OnceLock<Option<meta::Regex>>,
+    folded: Hir,
 }
 
 /// The literals one of which every match contains, and how far matches reach around it.
@@ -81,8 +83,7 @@ impl GatedRegex {
         let hir = fold(&parsed.map_err(|error| RegexError::Syntax(syntax_message(&error)))?);
         let gate = gate(&hir).ok_or(RegexError::WithoutLiteral)?;
         let loose = compile(&without_looks(&hir))?;
-        let exact = compile(&Hir::concat(vec![border(), hir, border()]))?;
-        Ok(Self { gate, loose, exact })
+        Ok(Self { gate, loose, exact: OnceLock::new(), folded: hir })
     }
 
     /// The part of a text in which matches lie that contain a literal of the gate at `literal`.
@@ -98,14 +99,25 @@ impl GatedRegex {
         if !self.loose.is_match(input.clone()) {
             return;
         }
-        for hit in self.exact.find_iter(input).filter(|hit| !hit.is_empty()) {
+        let exact = self.exact.get_or_init(|| self.compile_exact());
+        for hit in exact.iter().flat_map(|exact| exact.find_iter(input.clone())).filter(|hit| !hit.is_empty()) {
             found(hit.range());
         }
+    }
+
+    /// Borders add next to nothing to a regex that was compiled without them, so this cannot fail; if it did, the rule
+    /// would not count.
+    fn compile_exact(&self) -> Option<meta::Regex> {
+        compile_within(&Hir::concat(vec![border(), self.folded.clone(), border()]), 2 * SIZE_LIMIT).ok()
     }
 }
 
 fn compile(hir: &Hir) -> Result<meta::Regex, RegexError> {
-    let config = meta::Config::new().nfa_size_limit(Some(SIZE_LIMIT)).utf8_empty(false);
+    compile_within(hir, SIZE_LIMIT)
+}
+
+fn compile_within(hir: &Hir, size: usize) -> Result<meta::Regex, RegexError> {
+    let config = meta::Config::new().nfa_size_limit(Some(size)).utf8_empty(false);
     let built = meta::Builder::new().configure(config).build_from_hir(hir);
     built.map_err(|error| RegexError::Size(error.to_string()))
 }
