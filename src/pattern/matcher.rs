@@ -19,6 +19,7 @@ use std::cmp::Reverse;
 use std::ops::Range;
 
 use super::compile::{CompiledPhrase, Link, Matcher, OwnedRegex, Owner};
+use super::hit::{Hits, PartHit};
 use super::when::Facts;
 use super::word::{Token, Tokens};
 use super::zone::{Laid, is_first_in_line, lay, zone_of};
@@ -94,7 +95,8 @@ pub struct Scratch {
     /// Where `unless` phrases were found.
     pub(crate) cancels: Vec<Match>,
     tokens: Tokens,
-    hits: Vec<PartHit>,
+    found: Vec<PartHit>,
+    hits: Hits,
     /// The phrases in several parts of which the rarest part was found.
     pending: Vec<u32>,
     /// Matches in one piece: inside them, parts of other phrases may count for nothing.
@@ -107,15 +109,6 @@ pub struct Scratch {
     /// By rule: the number of the last field in which it spoke, and its evidence there.
     spoke: Vec<(u64, usize)>,
     field: u64,
-}
-
-/// A part of a phrase, or a whole phrase, found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct PartHit {
-    part: u32,
-    /// Its first and its last token.
-    first: u32,
-    last: u32,
 }
 
 /// The start or end of a zone, found.
@@ -179,7 +172,7 @@ impl Matcher {
     pub(crate) fn scan(&self, field: TextField, text: &str, ticket: &Ticket, scratch: &mut Scratch) {
         scratch.matches.clear();
         scratch.cancels.clear();
-        scratch.hits.clear();
+        scratch.found.clear();
         scratch.pending.clear();
         scratch.gates.clear();
         scratch.zone_hits.clear();
@@ -205,28 +198,26 @@ impl Matcher {
     }
 
     fn find_parts(&self, scratch: &mut Scratch) {
-        let Scratch { tokens, hits, .. } = scratch;
-        self.trie.find(tokens, |part, first, last| hits.push(PartHit { part, first, last }));
-        hits.sort_unstable();
-        hits.dedup();
+        let Scratch { tokens, found, hits, .. } = scratch;
+        self.trie.find(tokens, |part, first, last| found.push(PartHit { part, first, last }));
+        hits.fill(found, self.parts.len());
     }
 
     /// Takes the phrases in one piece; notes the others for which it pays to look.
     fn take_pieces(&self, field: u8, scratch: &mut Scratch) {
         let Scratch { tokens, hits, pending, matches, cancels, gates, zone_hits, .. } = scratch;
-        for found in hits.chunk_by(|a, b| a.part == b.part) {
-            let part = found.first().map_or(0, |hit| hit.part);
-            for index in self.parts.get(part as usize).map(|phrases| &**phrases).unwrap_or_default() {
+        for part in hits.parts() {
+            for index in self.parts.get(*part as usize).map(|phrases| &**phrases).unwrap_or_default() {
                 let Some(phrase) = self.phrases.get(*index as usize).filter(|p| self.looks_here(p.owner, field)) else {
                     continue;
                 };
                 if phrase.one_piece().is_none() {
-                    if phrase.parts().all(|part| !hits_of(hits, part).is_empty()) {
+                    if phrase.parts().all(|part| !hits.of(part).is_empty()) {
                         pending.push(*index);
                     }
                     continue;
                 }
-                for hit in found {
+                for hit in hits.of(*part) {
                     match phrase.owner {
                         Owner::Gate(regex) => gates.push(gate_hit(regex, hit, tokens.as_slice())),
                         owner => take(owner, hit, false, tokens.as_slice(), (matches, cancels, zone_hits)),
@@ -429,17 +420,10 @@ fn bytes(tokens: &[Token], hit: &PartHit) -> (u32, u32) {
     (token(hit.first).map_or(0, |token| token.start), token(hit.last).map_or(0, |token| token.end))
 }
 
-/// The hits of a part; they are sorted by part.
-fn hits_of(hits: &[PartHit], part: u32) -> &[PartHit] {
-    let start = hits.partition_point(|hit| hit.part < part);
-    let rest = hits.get(start..).unwrap_or_default();
-    rest.get(..rest.partition_point(|hit| hit.part == part)).unwrap_or_default()
-}
-
 /// Calls `found` with first and last token of each place of a phrase of several parts.
 fn place(
     phrase: &CompiledPhrase,
-    hits: &[PartHit],
+    hits: &Hits,
     tokens: &[Token],
     is_blocked: impl Fn(&PartHit) -> bool,
     mut found: impl FnMut(u32, u32),
@@ -463,11 +447,11 @@ fn place(
 }
 
 /// Every place of a chain of parts, by its first token.
-fn chain(side: &[Link], hits: &[PartHit], tokens: &[Token], is_blocked: &impl Fn(&PartHit) -> bool) -> Vec<Placed> {
+fn chain(side: &[Link], hits: &Hits, tokens: &[Token], is_blocked: &impl Fn(&PartHit) -> bool) -> Vec<Placed> {
     let mut later: Vec<Placed> = Vec::new();
     let mut gap = None;
     for link in side.iter().rev() {
-        let usable = hits_of(hits, link.part).iter().filter(|hit| !is_blocked(hit));
+        let usable = hits.of(link.part).iter().filter(|hit| !is_blocked(hit));
         let places = usable.filter_map(|hit| {
             let finish = match gap {
                 None => Some(hit.last),

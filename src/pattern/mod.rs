@@ -6,6 +6,7 @@
 
 pub mod check;
 pub mod compile;
+mod hit;
 pub mod matcher;
 pub mod pack;
 pub mod phrase;
