@@ -173,7 +173,7 @@ impl Classifier {
         let original = |m: &Match| scratch.folded.original(m.start as usize..m.end as usize);
         let span = original(found);
         let counts = |e: &Evidence| e.rule == info.id && e.field == field && (e.start, e.end) == (span.start, span.end);
-        let weighed = if found.fate == Fate::Muted { info.weight } else { self.matcher.weighed(found, info.weight) };
+        let weighed = if found.fate == Fate::Live { self.matcher.weighed(found, info.weight) } else { info.weight };
         let rule = self.packs.rules.get(found.rule as usize);
         let lacks = rule.filter(|_| found.fate == Fate::Alone).map(|rule| rule.needs.clone()).unwrap_or_default();
         let zone = found.zone.and_then(|zone| self.packs.zones.get(zone as usize));
@@ -193,12 +193,13 @@ impl Classifier {
         })
     }
 
-    /// The rules of the longest live matches around a swallowed one.
+    /// The rules of the longest matches around a swallowed one.
     fn swallowers(&self, found: &Match, scratch: &Scratch) -> Vec<String> {
         if found.fate != Fate::Swallowed {
             return Vec::new();
         }
-        let around = scratch.matches.iter().filter(|other| other.fate == Fate::Live && found.is_swallowed_by(other));
+        let is_around = |other: &Match| matches!(other.fate, Fate::Live | Fate::Replaced | Fate::Muted);
+        let around = scratch.matches.iter().filter(|other| is_around(other) && found.is_swallowed_by(other));
         let mut names: Vec<String> =
             around.filter_map(|other| Some(self.infos.get(other.rule as usize)?.name.clone())).collect();
         names.sort();

@@ -8,6 +8,7 @@ mod replay;
 mod services;
 mod settings;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -81,6 +82,7 @@ pub fn run() -> ExitCode {
     match cli.command.run() {
         Ok(Ended::Fine) => ExitCode::SUCCESS,
         Ok(Ended::Found) => ExitCode::from(1),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => report(&error),
     }
 }
@@ -125,6 +127,11 @@ fn init_log(cli: &Cli) {
 }
 
 /// Prints what went wrong; problems of files people write are configuration errors.
+/// Whether whoever read the output has had enough, as `head` has.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|e| e.kind() == ErrorKind::BrokenPipe)
+}
+
 fn report(error: &anyhow::Error) -> ExitCode {
     use std::io::IsTerminal;
     match error.downcast_ref::<Problems>() {

@@ -98,7 +98,8 @@ fn run_check(args: &PackArgs, colour: bool, out: &mut impl Write) -> anyhow::Res
             if !problems.is_empty() {
                 writeln!(out, "{}\n", problems.render(colour))?;
             }
-            writeln!(out, "{} rules, {}", packs.rules.len(), problems.summary())?;
+            let (count, what) = (packs.rules.len(), if packs.rules.len() == 1 { "rule" } else { "rules" });
+            writeln!(out, "{count} {what}, {}", problems.summary())?;
         }
     }
     Ok(if problems.is_empty() { Ended::Fine } else { Ended::Found })
@@ -275,6 +276,7 @@ fn print_verdict(test: &VerdictTest, outcome: &Outcome, out: &mut impl Write) ->
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::fs;
 
     use super::*;
@@ -346,6 +348,28 @@ mod tests {
             "{out}"
         );
         assert!(out.ends_with("result: FAILED. 2 passed; 2 failed; 0 known misses\n"), "{out}");
+    }
+
+    #[test]
+    fn the_built_in_packs_tell_the_tickets_beside_them() {
+        let args = PackArgs { paths: Vec::new(), format: Format::Json, verbose: false };
+        let mut out = Vec::new();
+        let ended = run_test(&args, &mut out).unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        let failures = |key: &str| -> Vec<&serde_json::Value> {
+            report[key].as_array().unwrap().iter().filter(|one| !one["failure"].is_null()).collect()
+        };
+        assert_eq!(ended, Ended::Fine, "{:#?} {:#?}", failures("examples"), failures("tickets"));
+        let tickets = report["tickets"].as_array().unwrap();
+        let told = tickets.iter().filter(|ticket| ticket["passed"] == true).count();
+        let pairs: HashSet<_> = tickets.iter().filter_map(|t| Some((file_of(t), t["pair"].as_str()?))).collect();
+        assert!(tickets.len() >= 300 && pairs.len() >= 120, "{} tickets, {} pairs", tickets.len(), pairs.len());
+        assert!(told * 100 >= tickets.len() * 95, "{told} of {} told", tickets.len());
+    }
+
+    /// The file of a ticket's report, without the line.
+    fn file_of(ticket: &serde_json::Value) -> &str {
+        ticket["file"].as_str().unwrap().rsplit_once(':').unwrap().0
     }
 
     #[test]
