@@ -126,12 +126,12 @@ fn init_log(cli: &Cli) {
     }
 }
 
-/// Prints what went wrong; problems of files people write are configuration errors.
 /// Whether whoever read the output has had enough, as `head` has.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|e| e.kind() == ErrorKind::BrokenPipe)
 }
 
+/// Prints what went wrong; problems of files people write are configuration errors.
 fn report(error: &anyhow::Error) -> ExitCode {
     use std::io::IsTerminal;
     match error.downcast_ref::<Problems>() {
