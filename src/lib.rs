@@ -4,6 +4,7 @@
 //! the customer in it ([`verdict`]), the ledger follows the ticket's effort, a journal makes that durable, and only
 //! what is durable is shown.
 
+pub mod audit;
 pub mod builtin;
 pub mod classify;
 pub mod cli;

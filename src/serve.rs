@@ -240,10 +240,12 @@ fn restore(config: &Config) -> anyhow::Result<(Journal, Ledger, Arc<Metrics>)> {
 }
 
 fn source_options(config: &Config, journal: &Journal, ledger: &Ledger) -> SourceOptions {
+    // Where nothing was taken yet, the group's position counts, if it has one.
+    let taken = ledger.partitions().iter().filter(|state| state.next_offset > 0);
     SourceOptions {
         kafka: config.kafka.clone(),
         topics: config.input.iter().map(|input| input.topic.clone()).collect(),
-        positions: ledger.partitions().iter().map(|p| (p.partition.clone(), p.next_offset)).collect(),
+        positions: taken.map(|state| (state.partition.clone(), state.next_offset)).collect(),
         journal: journal.id().map(str::to_owned),
     }
 }

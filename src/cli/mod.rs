@@ -1,5 +1,6 @@
 //! The command line: one file a command, and the exit codes they share.
 
+mod audit;
 mod config;
 mod dumps;
 mod explain;
@@ -53,6 +54,8 @@ enum Command {
     Patterns(patterns::PatternsArgs),
     /// Service map: lint, show the paths to the customer
     Services(services::ServicesArgs),
+    /// Recomputes all tickets from the topics, and compares with the journal's counters, to the unit
+    Audit(audit::AuditArgs),
     /// Configuration: check, print with secrets hidden
     Config(config::ConfigArgs),
 }
@@ -96,6 +99,7 @@ impl Command {
             Self::Explain(args) => explain::run(&args),
             Self::Patterns(args) => patterns::run(&args),
             Self::Services(args) => services::run(&args),
+            Self::Audit(args) => audit::run(&args),
             Self::Config(args) => config::run(&args),
         }
     }

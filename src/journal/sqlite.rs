@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::codec::{self, CodecError};
 use crate::ledger::{Changes, Counters, Held, Labels, Ledger, PartitionState, Settings, Slot, TicketKey};
 use crate::record::Partition;
+
+/// The name of the file in its folder.
+const FILE: &str = "journal.sqlite";
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -39,6 +42,23 @@ pub enum JournalError {
         path = path.display()
     )]
     InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A service writes it, and it is only to be read.
+    #[error(
+        "the journal {path} is in use by a running service; stop the service for as long as the journal is read, or read a \
+         snapshot of its folder (one that the file system makes in one step; a plain copy of a journal in use is torn) with \
+         `--set journal.path=FOLDER`",
+        path = path.display()
+    )]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is nothing to be read.
+    #[error("there is no journal {path}; check `[journal] path`, which is relative to the working directory", path = path.display())]
+    Missing {
         /// The file.
         path: PathBuf,
     },
@@ -84,6 +104,7 @@ pub struct SqliteJournal {
     path: PathBuf,
     id: String,
     labels_written: (usize, usize),
+    partitions_written: usize,
 }
 
 impl SqliteJournal {
@@ -93,10 +114,27 @@ impl SqliteJournal {
     /// When the folder cannot be used or the file is in use or damaged.
     pub fn open(folder: &Path) -> Result<Self, JournalError> {
         std::fs::create_dir_all(folder).map_err(|cause| JournalError::Folder { path: folder.to_owned(), cause })?;
-        let path = folder.join("journal.sqlite");
+        let path = folder.join(FILE);
         let opened = connect(&path).and_then(|connection| Ok((journal_id(&connection)?, connection)));
         let (id, connection) = opened.map_err(|cause| at(&path, cause))?;
-        Ok(Self { connection, path, id, labels_written: (0, 0) })
+        Ok(Self { connection, path, id, labels_written: (0, 0), partitions_written: 0 })
+    }
+
+    /// Reads the ledger of a journal that is there, and leaves the journal as it is.
+    ///
+    /// # Errors
+    /// When there is none, a service writes it, or it cannot be read.
+    pub fn read(folder: &Path, settings: Settings) -> Result<Ledger, JournalError> {
+        let path = folder.join(FILE);
+        if !path.exists() {
+            return Err(JournalError::Missing { path });
+        }
+        let opened = connect_to_read(&path).and_then(|connection| Ok((journal_id(&connection)?, connection)));
+        let (id, connection) = opened.map_err(|cause| match at(&path, cause) {
+            JournalError::InUse { path } => JournalError::Busy { path },
+            other => other,
+        })?;
+        Self { connection, path, id, labels_written: (0, 0), partitions_written: 0 }.restore(settings)
     }
 
     /// The journal's lasting identity.
@@ -115,6 +153,7 @@ impl SqliteJournal {
         ledger.restore_labels(&teams, &services);
         self.labels_written = (ledger.teams().names().len(), ledger.services().names().len());
         self.restore_partitions(&mut ledger)?;
+        self.partitions_written = ledger.partitions().len();
         self.restore_tickets(&mut ledger)?;
         Ok(ledger)
     }
@@ -183,7 +222,7 @@ impl SqliteJournal {
             let transaction = self.connection.transaction()?;
             write_labels(&transaction, "team", ledger.teams(), self.labels_written.0)?;
             write_labels(&transaction, "service", ledger.services(), self.labels_written.1)?;
-            write_partitions(&transaction, ledger, &changes.partitions)?;
+            write_partitions(&transaction, ledger, &changes.partitions, self.partitions_written)?;
             write_tickets(&transaction, ledger, &changes.tickets)?;
             Ok(transaction.commit()?)
         };
@@ -192,6 +231,7 @@ impl SqliteJournal {
             WriteError::Encode(cause) => JournalError::Encode(cause),
         })?;
         self.labels_written = (ledger.teams().names().len(), ledger.services().names().len());
+        self.partitions_written = ledger.partitions().len();
         Ok(())
     }
 }
@@ -218,10 +258,19 @@ fn write_labels(
     Ok(())
 }
 
-fn write_partitions(transaction: &Transaction<'_>, ledger: &Ledger, numbers: &[u32]) -> Result<(), WriteError> {
+/// Writes the partitions that changed, and those that were never written, even if they counted nothing yet: tickets
+/// name their partition by its number, and a number that is left out would be another partition's after a restart.
+fn write_partitions(
+    transaction: &Transaction<'_>,
+    ledger: &Ledger,
+    changed: &[u32],
+    written: usize,
+) -> Result<(), WriteError> {
     let mut insert = transaction.prepare_cached("INSERT OR REPLACE INTO partition VALUES (?, ?, ?, ?)")?;
-    for number in numbers {
-        let Some(state) = ledger.partitions().get(*number as usize) else { continue };
+    for (at, (number, state)) in (0_u32..).zip(ledger.partitions()).enumerate() {
+        if at < written && !changed.contains(&number) {
+            continue;
+        }
         let record = StoredPartition {
             next_offset: state.next_offset,
             watermark: state.watermark,
@@ -253,6 +302,13 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.execute_batch(&format!("BEGIN EXCLUSIVE; {SCHEMA} COMMIT;"))?;
+    Ok(connection)
+}
+
+/// Opens the file beside others that only read.
+fn connect_to_read(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.busy_timeout(Duration::from_millis(500))?;
     Ok(connection)
 }
 
@@ -331,6 +387,49 @@ mod tests {
             3
         );
         assert_eq!(restored.teams().names()[2..], ["team of a", "team of b", "team of c"].map(Into::into));
+    }
+
+    #[test]
+    fn partitions_that_counted_nothing_before_a_restart_do_not_shift_those_that_did() {
+        let folder = tempfile::tempdir().unwrap();
+        let partition = |number| Partition { topic: "t".into(), number };
+        let mut journal = SqliteJournal::open(folder.path()).unwrap();
+        let mut ledger = journal.restore(Settings::default()).unwrap();
+        for (key, busy) in [("a", 2), ("b", 1)] {
+            // All are assigned, one has records.
+            (0..3).for_each(|number| _ = ledger.partition(&partition(number)));
+            let number = ledger.partition(&partition(busy));
+            let outcome = ledger.apply("s", number, 5, &ticket(key, 1, State::Open), Findings::default());
+            ledger.finish_record(number, 0, Some(5), outcome);
+            let changes = ledger.take_changes();
+            journal.commit(&ledger, &changes).unwrap();
+            ledger = journal.restore(Settings::default()).unwrap();
+        }
+        let position = |state: &PartitionState| (state.partition.number, state.next_offset);
+        let mut positions: Vec<_> = ledger.partitions().iter().map(position).filter(|(_, next)| *next > 0).collect();
+        positions.sort_unstable();
+        assert_eq!(positions, [(1, 1), (2, 1)], "each once, where it ended");
+        for (key, home) in [("a", 2), ("b", 1)] {
+            let Some(Slot::Held(held)) = ledger.ticket(TicketKey::of("s", key)) else { panic!("{key} is held") };
+            assert_eq!(ledger.partitions()[held.home as usize].partition, partition(home), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_journal_is_read_without_being_changed_and_not_while_a_service_writes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = || SqliteJournal::read(folder.path(), Settings::default());
+        assert!(read().unwrap_err().to_string().contains("check `[journal] path`"));
+        let mut journal = SqliteJournal::open(folder.path()).unwrap();
+        let mut ledger = journal.restore(Settings::default()).unwrap();
+        fill(&mut ledger);
+        let changes = ledger.take_changes();
+        journal.commit(&ledger, &changes).unwrap();
+        let error = read().unwrap_err();
+        assert!(error.to_string().contains("stop the service for as long as the journal is read"), "{error}");
+        drop(journal);
+        assert_eq!(all(&read().unwrap()), all(&ledger));
+        assert_eq!(all(&read().unwrap()), all(&ledger), "a second time as well");
     }
 
     #[test]

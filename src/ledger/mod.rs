@@ -152,6 +152,13 @@ impl Ledger {
             Slot::Held(Box::new(held))
         });
         let Slot::Held(held) = slot else { return Outcome::Late };
+        if !held.is_open() && held.changed_at < retention_end(self.settings, self.partitions.get(held.home as usize)) {
+            // Not only where a batch ends: what is late must not depend on how the records came in batches.
+            self.closed.remove(&(held.home, held.changed_at, key));
+            *slot = Slot::Retired;
+            self.changed_tickets.insert(key);
+            return Outcome::Late;
+        }
         let closed_before = (!held.is_open()).then_some((held.home, held.changed_at, key));
         let outcome = held.apply(ticket, findings, policy, arrival, deltas);
         if outcome == Outcome::Applied {
@@ -196,11 +203,8 @@ impl Ledger {
 
     /// Lets closed tickets go whose retention is over.
     pub fn retire(&mut self) {
-        let Some(retention) = self.settings.retention else { return };
-        let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-        for number in 0..self.partitions.len() {
-            let end = self.partitions[number].watermark.saturating_sub(retention);
-            let number = u32::try_from(number).unwrap_or(u32::MAX);
+        for (number, state) in (0_u32..).zip(&self.partitions) {
+            let end = retention_end(self.settings, Some(state));
             let first = (number, i64::MIN, TicketKey(0));
             let due: Vec<_> = self.closed.range(first..(number, end, TicketKey(0))).copied().collect();
             for entry in due {
@@ -281,6 +285,12 @@ impl Ledger {
     pub fn services(&self) -> &Arc<Labels> {
         &self.services
     }
+}
+
+/// The closed tickets of a partition that changed last before this time have left memory.
+fn retention_end(settings: Settings, home: Option<&PartitionState>) -> i64 {
+    let Some((retention, home)) = settings.retention.zip(home) else { return i64::MIN };
+    home.watermark.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// The label of a name; the table is only copied (from what is shown) when the name is new.

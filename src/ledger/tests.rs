@@ -188,6 +188,24 @@ fn a_closed_ticket_leaves_after_its_retention_and_later_events_are_late() {
 }
 
 #[test]
+fn whether_an_event_is_late_does_not_depend_on_where_batches_end() {
+    let settings = Settings { retention: Some(Duration::from_secs(10)), ..Settings::default() };
+    for retired_between in [false, true] {
+        let mut ledger = Ledger::new(settings);
+        let number = ledger.partition(&partition());
+        let closed = Ticket { state: Some(State::Closed), ..event("a", 1) };
+        ledger.apply("itsm", number, 1_000, &closed, Findings::default());
+        ledger.finish_record(number, 0, Some(11_001), Outcome::Applied);
+        if retired_between {
+            ledger.retire();
+        }
+        let outcome = ledger.apply("itsm", number, 11_001, &event("a", 2), Findings::default());
+        assert_eq!(outcome, Outcome::Late, "retired at the end of a batch before: {retired_between}");
+        assert_eq!(ledger.tickets().count(), 0);
+    }
+}
+
+#[test]
 fn names_beyond_the_cap_share_a_label() {
     let mut labels = Labels::new(2);
     let [a, b, c] = ["A", "B", "C"].map(|name| labels.label(name));

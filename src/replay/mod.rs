@@ -18,6 +18,7 @@ use anyhow::Context as _;
 
 pub use diff::{Comparison, Flip, How, Moved, Tag, Through};
 pub use dumps::Dumps;
+pub(crate) use report::grouped;
 pub use report::{Agreement, Band, Compared, Report, Share};
 pub use stats::{Precision, RuleStats, Stats};
 pub use truth::Truth;

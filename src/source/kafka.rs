@@ -23,6 +23,10 @@ use serde::Deserialize;
 use crate::config::Kafka;
 use crate::record::{Partition, Record};
 
+mod range;
+
+pub use range::RangeReader;
+
 /// Beyond this much unprocessed text the partitions are paused: several batches, yet little beside librdkafka's own queue.
 const BUFFER_BYTES: usize = 64 * 1024 * 1024;
 /// Beyond this many unprocessed records likewise, so that small records do not make a long queue.
@@ -91,6 +95,18 @@ pub enum SourceError {
         end: i64,
         /// The journal's position.
         position: i64,
+    },
+    /// A partition cannot be read at all.
+    #[error(
+        "{partition} cannot be read from {brokers}: {cause}; check `[kafka]`, and whether the topic is still there"
+    )]
+    Unreadable {
+        /// The partition.
+        partition: Partition,
+        /// The brokers asked.
+        brokers: String,
+        /// What they say, or that they say nothing.
+        cause: String,
     },
     /// An error from which the client cannot recover.
     #[error("the Kafka client cannot go on: {0}")]

@@ -1,5 +1,7 @@
 //! `serve` against a real Apache Kafka.
 
+use std::path::Path;
+
 use crate::support::*;
 
 /// A name that no other test uses.
@@ -60,12 +62,59 @@ fn killed_at_random_moments_it_counts_what_an_undisturbed_run_counts() {
     let metrics = last.ledger_metrics();
     assert_eq!(Recount::shown(&metrics, &topic), Recount::of(&messages));
     last.kill();
+    assert_exact(&config, &messages);
 
     let folder = tempfile::tempdir().unwrap();
     let undisturbed =
         Instance::start(&write_config(folder.path(), &broker.address, &topic, &unique("undisturbed")), &[]);
     undisturbed.wait_for_records(&topic, messages.len());
     assert_eq!(metrics, undisturbed.ledger_metrics());
+}
+
+/// What `audit` says, with its exit code.
+fn audit(config: &Path, args: &[&str]) -> (Option<i32>, String, String) {
+    let output = binary().args(["audit", "--config"]).arg(config).args(args).output().unwrap();
+    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    (output.status.code(), stdout, stderr)
+}
+
+fn assert_exact(config: &Path, messages: &[Message]) {
+    let (code, report, log) = audit(config, &["--format", "json"]);
+    assert_eq!(code, Some(0), "{report}{log}");
+    let report: serde_json::Value = report.parse().unwrap();
+    assert_eq!(report["exact"], true, "{report:#}");
+    let expected = Recount::of(messages);
+    assert_eq!(report["tickets"].as_f64(), Some(expected.tickets));
+    assert_eq!(report["effort_seconds"].as_f64(), Some(expected.customer_effort + expected.internal_effort));
+}
+
+#[test]
+fn an_audit_says_who_is_in_its_way_what_is_gone_and_what_still_agrees() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("audit");
+    broker.create_topic(&topic, 2);
+    let messages = invented(14, 1_000);
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), &broker.address, &topic, &topic);
+    let instance = Instance::start(&config, &[]);
+    broker.produce(&topic, &messages);
+    instance.wait_for_records(&topic, messages.len());
+    let (code, _, log) = audit(&config, &[]);
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("stop the service for as long as the journal is read"), "{log}");
+    assert!(instance.terminate());
+
+    // Later records are not the journal's, so they do not matter.
+    broker.produce(&topic, &invented(15, 100));
+    assert_exact(&config, &messages);
+
+    broker.delete_records(&topic, 0, 100);
+    let (code, report, log) = audit(&config, &[]);
+    assert_eq!(code, Some(0), "{report}{log}");
+    assert!(report.starts_with("no difference in what can be vouched for: "), "{report}");
+    let gone = format!("{topic}[0]: 100 records that were counted are gone from the topic; it begins at offset 100, ");
+    assert!(report.contains(&gone), "{report}");
+    assert!(!report.contains(&format!("{topic}[1]:")), "nothing of the other partition is gone: {report}");
 }
 
 #[test]

@@ -101,6 +101,14 @@ impl Broker {
         });
     }
 
+    /// Deletes the records of a partition below an offset, as a topic's retention does.
+    pub fn delete_records(&self, topic: &str, partition: i32, below: i64) {
+        let (admin, runtime) = self.admin();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(below)).unwrap();
+        runtime.block_on(admin.delete_records(&list, &AdminOptions::new())).unwrap();
+    }
+
     /// Produces messages with our own client library.
     pub fn produce(&self, topic: &str, messages: &[Message]) {
         let producer: BaseProducer = self.config().create().unwrap();

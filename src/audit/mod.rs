@@ -1,0 +1,180 @@
+//! Counts everything a second time, from the records themselves, and compares with the journal to the unit.
+//!
+//! Independent of the ledger in all that can be counted wrongly: per-ticket state, versions, effort, touches, corrections,
+//! reclassification, retention and the figures are computed by the slow and obvious code of this module. What it shares
+//! with the live path is pure and tested by itself: decoding, profiles, the classifier, how findings make a verdict, and
+//! how a counter is named on `/metrics`.
+//!
+//! The journal does not know with which packs, policy, caps and retention it was written: an audit is exact only with the
+//! same configuration.
+
+mod coverage;
+mod dump;
+mod figure;
+mod life;
+mod recount;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+pub use coverage::Coverage;
+pub use figure::{Figure, Figures};
+pub use life::{Event, Life, Names, Rules};
+pub use recount::{Content, Name, Recount, Recounted, Totals};
+pub use report::{Covered, Difference, Report, TicketDifference, View};
+
+use crate::classify::{Classifier, Scratch};
+use crate::config::Config;
+use crate::journal::SqliteJournal;
+use crate::ledger::{Ledger, Settings};
+use crate::pipeline::Input;
+use crate::profile::Decoded;
+use crate::record::{Partition, Record};
+use crate::replay::grouped;
+use crate::serve::Loaded;
+use crate::source::kafka::RangeReader;
+use crate::ticket::Ticket;
+use crate::verdict::Findings;
+
+/// Recounts what the journal of a configuration has counted.
+///
+/// The records come from Kafka, each partition from its beginning to the journal's position, or from dumps that know
+/// where each record stood in Kafka.
+///
+/// # Errors
+/// When packs or profiles are wrong, or journal, brokers or dumps cannot be read.
+pub fn audit(config: &Config, dumps: &[PathBuf]) -> anyhow::Result<Report> {
+    let loaded = Loaded::load(config)?;
+    let settings = config.ledger_settings();
+    let ledger = SqliteJournal::read(&config.journal.path, settings)?;
+    let mut taken = Taken::new(&ledger, loaded, config.batch.max_record_bytes);
+    match dumps {
+        [] => taken.read_topics(config)?,
+        dumps => taken.read_dumps(dumps)?,
+    }
+    Ok(compare(&ledger, settings, taken.recount, &taken.coverage))
+}
+
+/// Counts what was seen, and compares it with what the ledger has counted under these settings.
+pub fn compare(
+    ledger: &Ledger,
+    settings: Settings,
+    recount: Recount,
+    coverage: &BTreeMap<Partition, Coverage>,
+) -> Report {
+    let rules = Rules {
+        settings,
+        teams: Names::of(ledger.teams(), settings.team_cap),
+        services: Names::of(ledger.services(), settings.service_cap),
+    };
+    Report::new(ledger, &recount.count(&rules, coverage), coverage)
+}
+
+/// The partitions that a ledger knows, with nothing of them read yet.
+pub fn uncovered(ledger: &Ledger) -> BTreeMap<Partition, Coverage> {
+    let counted = Figures::shown(ledger);
+    let coverage = |partition: &Partition, position| {
+        let counted = counted.sum(partition, "records_total");
+        (partition.clone(), Coverage::new(partition.clone(), position, counted))
+    };
+    ledger.partitions().iter().map(|state| coverage(&state.partition, state.next_offset)).collect()
+}
+
+/// What was read, and how records become tickets.
+struct Taken {
+    recount: Recount,
+    coverage: BTreeMap<Partition, Coverage>,
+    inputs: HashMap<String, Input>,
+    classifier: Classifier,
+    scratch: Scratch,
+    max_record_bytes: usize,
+}
+
+impl Taken {
+    fn new(ledger: &Ledger, loaded: Loaded, max_record_bytes: usize) -> Self {
+        let Loaded { classifier, inputs } = loaded;
+        let scratch = classifier.scratch();
+        let coverage = uncovered(ledger);
+        Self { recount: Recount::default(), coverage, inputs, classifier, scratch, max_record_bytes }
+    }
+
+    fn read_topics(&mut self, config: &Config) -> anyhow::Result<()> {
+        let reader = RangeReader::new(&config.kafka)?;
+        let partitions: Vec<_> = self.coverage.values().map(|c| (c.partition.clone(), c.position)).collect();
+        for (partition, position) in partitions {
+            if !self.inputs.contains_key(&*partition.topic) {
+                eprintln!(
+                    "{partition} is not read: no `[[input]]` names its topic, although the journal has counted it"
+                );
+                continue;
+            }
+            let start = reader.start(&partition, position)?;
+            if let Some(covered) = self.coverage.get_mut(&partition) {
+                covered.start = start;
+            }
+            reader.read(&partition, start, position, |record| self.take(&record))?;
+            self.say_how_many(&partition);
+        }
+        Ok(())
+    }
+
+    fn read_dumps(&mut self, dumps: &[PathBuf]) -> anyhow::Result<()> {
+        for record in dump::records(dumps)?.values() {
+            let below = self.coverage.get(&record.partition).is_some_and(|covered| record.offset < covered.position);
+            if below {
+                self.take(record);
+            }
+        }
+        for covered in self.coverage.values_mut() {
+            covered.start = covered.first.map_or(0, |(offset, _)| offset);
+        }
+        self.coverage.keys().for_each(|partition| self.say_how_many(partition));
+        Ok(())
+    }
+
+    fn say_how_many(&self, partition: &Partition) {
+        if let Some(Coverage { records, position, .. }) = self.coverage.get(partition) {
+            eprintln!("{partition}: {} records below offset {position}", grouped(records.unsigned_abs()));
+        }
+    }
+
+    fn take(&mut self, record: &Record) {
+        if let Some(covered) = self.coverage.get_mut(&record.partition) {
+            covered.see(record.offset, record.timestamp);
+        }
+        let content = self.content(record);
+        self.recount.see(&record.partition, record.offset, record.timestamp, content);
+    }
+
+    /// What is in a record; like the live path, one that makes the program panic is refused.
+    fn content(&mut self, record: &Record) -> Content {
+        if record.value.as_ref().map_or(0, Vec::len) > self.max_record_bytes {
+            return Content::Refused;
+        }
+        let Some(input) = self.inputs.get(&*record.partition.topic) else { return Content::Ignored };
+        let (classifier, scratch) = (&self.classifier, &mut self.scratch);
+        let decoded = catch_unwind(AssertUnwindSafe(|| match input.decoder.decode(record) {
+            Err(_) => Content::Refused,
+            Ok(Decoded::Ignored(_)) => Content::Ignored,
+            Ok(Decoded::Tickets(tickets)) => {
+                let classified = tickets.into_iter().map(|ticket| classified(ticket, classifier, scratch));
+                Content::Tickets(input.source.to_string(), classified.collect())
+            }
+        }));
+        decoded.unwrap_or_else(|_| {
+            self.scratch = self.classifier.scratch();
+            Content::Refused
+        })
+    }
+}
+
+/// A ticket without its texts, which nothing needs any more, and what was found in them.
+fn classified(mut ticket: Ticket, classifier: &Classifier, scratch: &mut Scratch) -> (Ticket, Findings) {
+    let findings = classifier.classify(&ticket, scratch);
+    (ticket.summary, ticket.description) = (None, None);
+    (ticket, findings)
+}

@@ -1,0 +1,115 @@
+//! Single partitions from their beginning up to a position, without joining a group or committing anything.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::{POLL, REQUEST_TIMEOUT, SourceError, own};
+use crate::config::Kafka;
+use crate::record::{Partition, Record};
+
+/// A consumer that reads what is there, as often as it is asked.
+pub struct RangeReader {
+    consumer: BaseConsumer,
+    brokers: String,
+}
+
+impl RangeReader {
+    /// A reader of these brokers.
+    ///
+    /// # Errors
+    /// When librdkafka does not take the settings.
+    pub fn new(kafka: &Kafka) -> Result<Self, SourceError> {
+        let consumer = client_config(kafka).create().map_err(|e| SourceError::Settings(e.to_string()))?;
+        Ok(Self { consumer, brokers: kafka.brokers.clone() })
+    }
+
+    /// The first offset that a partition still holds.
+    ///
+    /// # Errors
+    /// When the brokers do not say, or the partition ends before `position`.
+    pub fn start(&self, partition: &Partition, position: i64) -> Result<i64, SourceError> {
+        let watermarks = self.consumer.fetch_watermarks(&partition.topic, partition.number, REQUEST_TIMEOUT);
+        let (start, end) = watermarks.map_err(|error| self.unreadable(partition, error.to_string()))?;
+        match position > end {
+            true => Err(SourceError::AheadOfTopic { partition: partition.clone(), end, position }),
+            false => Ok(start),
+        }
+    }
+
+    /// Shows every committed record of a partition from `start` on whose offset is below `position`.
+    ///
+    /// # Errors
+    /// When the brokers give nothing more for as long as a request may take.
+    pub fn read(
+        &self,
+        partition: &Partition,
+        start: i64,
+        position: i64,
+        mut see: impl FnMut(Record),
+    ) -> Result<(), SourceError> {
+        if start >= position {
+            return Ok(());
+        }
+        self.assign(partition, start).map_err(|error| self.unreadable(partition, error.to_string()))?;
+        let mut topics = HashMap::new();
+        let mut trouble = format!("no answer within {} s", REQUEST_TIMEOUT.as_secs());
+        let mut deadline = Instant::now() + REQUEST_TIMEOUT;
+        while Instant::now() < deadline {
+            match self.consumer.poll(POLL) {
+                None => {}
+                // The offsets below the position that were not seen are those of transactions.
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                Some(Err(error)) => trouble = error.to_string(),
+                Some(Ok(message)) if message.offset() >= position => return Ok(()),
+                Some(Ok(message)) => {
+                    see(own(&message, &mut topics));
+                    if message.offset() + 1 == position {
+                        return Ok(());
+                    }
+                    deadline = Instant::now() + REQUEST_TIMEOUT;
+                }
+            }
+        }
+        Err(self.unreadable(partition, trouble))
+    }
+
+    fn assign(&self, partition: &Partition, start: i64) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(start))?;
+        self.consumer.assign(&list)
+    }
+
+    fn unreadable(&self, partition: &Partition, cause: String) -> SourceError {
+        SourceError::Unreadable { partition: partition.clone(), brokers: self.brokers.clone(), cause }
+    }
+}
+
+/// What the user sets, such as TLS and the isolation level, and above it what keeps the reader from leaving traces.
+fn client_config(kafka: &Kafka) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("isolation.level", "read_committed")
+        .set("fetch.queue.backoff.ms", "5")
+        .set("queued.max.messages.kbytes", "32768");
+    for (property, value) in &kafka.librdkafka {
+        config.set(property, value.reveal());
+    }
+    config.remove("group.instance.id");
+    config
+        .set("bootstrap.servers", &kafka.brokers)
+        // Named for the brokers' access rules only: partitions are assigned here, so nothing is joined.
+        .set("group.id", &kafka.group)
+        .set("client.id", format!("customer-reach-audit-{}", std::process::id()))
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", "earliest")
+        .set("allow.auto.create.topics", "false");
+    config
+}
