@@ -20,6 +20,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use coverage::Coverage;
 pub use figure::{Figure, Figures};
@@ -89,14 +90,15 @@ struct Taken {
     recount: Recount,
     coverage: BTreeMap<Partition, Coverage>,
     inputs: HashMap<String, Input>,
-    classifier: Classifier,
+    classifier: Arc<Classifier>,
     scratch: Scratch,
     max_record_bytes: usize,
 }
 
 impl Taken {
     fn new(ledger: &Ledger, loaded: Loaded, max_record_bytes: usize) -> Self {
-        let Loaded { classifier, inputs } = loaded;
+        let Loaded { rules, inputs } = loaded;
+        let classifier = rules.own;
         let scratch = classifier.scratch();
         let coverage = uncovered(ledger);
         Self { recount: Recount::default(), coverage, inputs, classifier, scratch, max_record_bytes }
