@@ -71,9 +71,14 @@ impl Loaded {
 
 /// Loads packs and service maps, those of the shadow included.
 fn load_rules(config: &Config) -> Result<Rules, Problems> {
-    let own = Arc::new(Classifier::load(&config.classifier_options())?);
-    let shadow = config.shadow_options().map(|options| Classifier::load(&options)).transpose()?.map(Arc::new);
-    Ok(Rules { own, shadow })
+    let mut problems = Problems::new();
+    let mut load = |options| Classifier::load(&options).map(Arc::new).map_err(|found| problems.extend(found)).ok();
+    let own = load(config.classifier_options());
+    let shadow = config.shadow_options().and_then(&mut load);
+    match own {
+        Some(own) if problems.is_empty() => Ok(Rules { own, shadow }),
+        _ => Err(problems),
+    }
 }
 
 /// A service that runs.
