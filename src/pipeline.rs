@@ -351,7 +351,7 @@ impl Preparer {
                 let found = tickets.into_iter().map(|mut ticket| {
                     let findings = self.classifier.classify(&ticket, &mut scratches.own);
                     let shadow = shadow.map(|other| other.classify(&ticket, &mut scratches.shadow));
-                    let language = language(&ticket, &findings);
+                    let language = self.language(&ticket, &findings);
                     (ticket.summary, ticket.description) = (None, None);
                     Classified { ticket, findings, shadow, language }
                 });
@@ -360,19 +360,22 @@ impl Preparer {
         }
     }
 
+    /// The language of a ticket that ends with a declared tag; telling it costs more than all else, so others go without.
+    /// Where there is too little text to tell, it is that of the pack which spoke loudest.
+    fn language(&self, ticket: &Ticket, findings: &Findings) -> Option<Language> {
+        let ends = ticket.state.is_some_and(|state| !state.is_open());
+        findings.declared.filter(|_| ends)?;
+        let text = [ticket.summary.as_deref(), ticket.description.as_deref()].into_iter().flatten();
+        let told = Language::of(&text.collect::<Vec<_>>().join("\n"));
+        let loudest = || findings.counting().max_by_key(|evidence| evidence.weight.abs());
+        let pack = || Some(self.classifier.rule(loudest()?.rule)?.pack.as_str());
+        Some(if told == Language::Other { pack().and_then(Language::from_name).unwrap_or(told) } else { told })
+    }
+
     /// The tag that would follow if none were declared.
     fn predict(&self, findings: &Findings) -> Affects {
         findings.decide(Policy { ignore_declared: true, ..self.classifier.policy() }).affects
     }
-}
-
-/// The language of a ticket that ends with a declared tag; telling it costs more than all else, so others go without.
-fn language(ticket: &Ticket, findings: &Findings) -> Option<Language> {
-    let ends = ticket.state.is_some_and(|state| !state.is_open());
-    (ends && findings.declared.is_some()).then(|| {
-        let text = [ticket.summary.as_deref(), ticket.description.as_deref()].into_iter().flatten();
-        Language::of(&text.collect::<Vec<_>>().join("\n"))
-    })
 }
 
 impl Parts {
@@ -401,9 +404,10 @@ mod tests {
 
     fn classifier(rules: &str) -> Arc<Classifier> {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("rules.toml");
-        std::fs::write(&path, rules).unwrap();
-        let packs = vec![PackSource::Folder(path)];
+        let pack = folder.path().join("fr");
+        std::fs::create_dir(&pack).unwrap();
+        std::fs::write(pack.join("rules.toml"), rules).unwrap();
+        let packs = vec![PackSource::Folder(pack)];
         Arc::new(Classifier::load(&ClassifierOptions { packs, ..ClassifierOptions::default() }).unwrap())
     }
 
@@ -454,6 +458,18 @@ mod tests {
             shown(&pipeline, "agreement"),
             [format!("agreement_effort_seconds_total{labels} 90"), format!("agreement_total{labels} 1")]
         );
+    }
+
+    #[test]
+    fn a_text_too_short_to_tell_has_the_language_of_the_pack_that_spoke() {
+        let mut pipeline = pipeline();
+        let closed = "\"state\":\"closed\",\"affects\":\"customer\"";
+        let spoken = format!("\"id\":\"1\",\"summary\":\"POS: nobody can pay\",{closed}");
+        take(&mut pipeline, &[&spoken, &format!("\"id\":\"2\",\"summary\":\"ORA-00600\",{closed}")]);
+        let shown = shown(&pipeline, "agreement_total");
+        assert_eq!(shown.len(), 2, "{shown:?}");
+        assert!(shown.iter().any(|line| line.contains("language=\"fr\",predicted=\"customer\"")), "{shown:?}");
+        assert!(shown.iter().any(|line| line.contains("language=\"other\",predicted=\"internal\"")), "{shown:?}");
     }
 
     #[test]
