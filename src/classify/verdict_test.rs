@@ -7,9 +7,10 @@
 use hashbrown::HashMap;
 
 use super::{Classifier, RuleInfo, Scratch};
-use crate::diagnostic::{Place, Problem, Problems, closest};
+use crate::diagnostic::{Place, Problem, Problems};
 use crate::document::{self, Table, Text};
 use crate::pattern::pack::PackFiles;
+use crate::pattern::rule::unknown_value;
 use crate::ticket::{Affects, Kind, State, Ticket};
 use crate::verdict::{Basis, Certainty, Evidence, Findings, Verdict};
 
@@ -110,12 +111,7 @@ fn one_of<T>(
     let text = table.text(key, problems)?;
     let value = from_name(&text.value);
     if value.is_none() {
-        let help = match closest(&text.value, names.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("known here: {}", names.join(", ")),
-        };
-        let title = format!("`{}` is no value of `{key}`", text.value);
-        problems.push(Problem::error("unknown-value", &text.place, title).help(help));
+        problems.push(unknown_value(key, &text, names.iter().copied()));
     }
     value
 }

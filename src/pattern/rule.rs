@@ -132,7 +132,8 @@ fn read_affects(table: &Table, problems: &mut Problems) -> Option<Option<Affects
     }
 }
 
-fn unknown_value(key: &str, text: &Text, known: impl Iterator<Item = &'static str> + Clone) -> Problem {
+/// The problem that a text is none of the values that a key can have.
+pub(crate) fn unknown_value(key: &str, text: &Text, known: impl Iterator<Item = &'static str> + Clone) -> Problem {
     let help = match closest(&text.value, known.clone()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
