@@ -28,6 +28,14 @@ pub enum Place {
 }
 
 impl Place {
+    /// `file:line`, or the name of what is no file.
+    pub fn file_and_line(&self) -> String {
+        match self.position() {
+            (file, Some((line, _))) => format!("{file}:{line}"),
+            (name, None) => name.to_owned(),
+        }
+    }
+
     /// The file (or name) and, for files, the line and column, both from 1; columns count characters.
     pub fn position(&self) -> (&str, Option<(usize, usize)>) {
         match self {

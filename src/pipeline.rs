@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use crate::classify::{Classifier, RuleInfo};
 use crate::journal::{Journal, JournalError};
 use crate::language::Language;
-use crate::ledger::{Changes, Held, Ledger, Slot, TicketKey, best};
+use crate::ledger::{Changes, Held, Ledger, TicketKey, best};
 use crate::metrics::{Metrics, unix_seconds};
 use crate::outcome::{Outcome, Reason, Refusal};
 use crate::pattern::matcher::Scratch;
@@ -221,7 +221,7 @@ impl Pipeline {
         let Classified { ticket, findings, language, .. } = classified;
         let key = TicketKey::of(source, &ticket.key);
         let is_compared = self.shadow.is_some() || ticket.state.is_some_and(|state| !state.is_open());
-        let before = is_compared.then(|| self.held(key).map(before));
+        let before = is_compared.then(|| self.parts.ledger.held(key).map(before));
         let spoke: SmallVec<[RuleId; 4]> = findings.counting().map(|evidence| evidence.rule).collect();
         let outcome = self.parts.ledger.apply(source, partition, time, &ticket, findings);
         if outcome == Outcome::Applied {
@@ -234,14 +234,10 @@ impl Pipeline {
         outcome
     }
 
-    fn held(&self, key: TicketKey) -> Option<&Held> {
-        held(&self.parts.ledger, key)
-    }
-
     /// Counts a ticket with a declared tag when it ends for the first time, with all its effort.
     fn count_agreement(&self, key: TicketKey, before: Option<Before>, language: Language) {
         let ends = |held: &&Held| before.is_none_or(|b| b.is_open) && !held.is_open() && held.reopened == 0;
-        let Some(held) = self.held(key).filter(ends) else { return };
+        let Some(held) = self.parts.ledger.held(key).filter(ends) else { return };
         let Some(declared) = held.findings.declared.filter(|_| !held.deleted) else { return };
         let predicted = self.parts.preparer.predict(&held.findings);
         let labels = [predicted.as_str(), declared.as_str(), language.as_str()];
@@ -251,8 +247,8 @@ impl Pipeline {
 
     /// Counts a new ticket, and effort logged since, by the tags of both sides.
     fn count_shadow(&self, key: TicketKey, before: Option<Before>) {
-        let Some(shadow) = self.shadow.as_ref().and_then(|shadow| held(&shadow.ledger, key)) else { return };
-        let Some(own) = self.held(key) else { return };
+        let Some(shadow) = self.shadow.as_ref().and_then(|shadow| shadow.ledger.held(key)) else { return };
+        let Some(own) = self.parts.ledger.held(key) else { return };
         let labels = [own.verdict.affects.as_str(), shadow.verdict.affects.as_str()];
         let more = own.effort.seconds().saturating_sub(before.map_or(0, |before| before.effort_seconds));
         let metrics = &self.parts.metrics;
@@ -292,13 +288,6 @@ impl Pipeline {
         let states =
             changes.partitions.iter().filter_map(|number| self.parts.ledger.partitions().get(*number as usize));
         Ok(states.map(|state| (state.partition.clone(), state.next_offset)).collect())
-    }
-}
-
-fn held(ledger: &Ledger, key: TicketKey) -> Option<&Held> {
-    match ledger.ticket(key) {
-        Some(Slot::Held(held)) => Some(held),
-        Some(Slot::Retired) | None => None,
     }
 }
 

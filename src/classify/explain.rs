@@ -180,7 +180,7 @@ impl Classifier {
         let cancel = scratch.cancels.iter().find(|cancel| cancel.rule == found.rule && found.fate == Fate::Cancelled);
         Some(MatchExplanation {
             rule: info.name.clone(),
-            file: line_of(info),
+            file: info.place.file_and_line(),
             start: span.start,
             end: span.end,
             weight: weight(weighed),
@@ -226,7 +226,7 @@ impl Classifier {
             field: evidence.field,
             name: ticket.text(evidence.field).unwrap_or_default().to_owned(),
             path: info.path.clone(),
-            file: line_of(info),
+            file: info.place.file_and_line(),
             weight: weight(evidence.weight),
         })
     }
@@ -243,13 +243,5 @@ fn fate(found: &Match, info: &RuleInfo, counts: bool) -> MatchFate {
         Fate::Live if info.affects.is_none() => MatchFate::WeighsNothing,
         Fate::Live if counts => MatchFate::Counts,
         Fate::Live => MatchFate::CountedBefore,
-    }
-}
-
-/// File and line of a rule.
-fn line_of(info: &RuleInfo) -> String {
-    match info.place.position() {
-        (file, Some((line, _))) => format!("{file}:{line}"),
-        (name, None) => name.to_owned(),
     }
 }

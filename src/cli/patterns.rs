@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{Ended, Format};
 use crate::classify::verdict_test::{self, Outcome, VerdictTest};
 use crate::classify::{Classifier, ClassifierOptions, Scratch};
-use crate::diagnostic::{Place, Problems};
+use crate::diagnostic::Problems;
 use crate::pattern::check::{Trial, check};
 use crate::pattern::pack::{self, PackSource};
 use crate::service::ServiceMap;
@@ -222,7 +222,7 @@ fn trial_json(trial: &Trial<'_>) -> serde_json::Value {
         "rule": trial.rule.name(),
         "kind": kind(trial),
         "text": trial.text.value,
-        "file": file(&trial.text.place),
+        "file": trial.text.place.file_and_line(),
         "passed": trial.failure.is_none(),
         "failure": trial.failure,
     })
@@ -232,7 +232,7 @@ fn verdict_json(test: &VerdictTest, outcome: &Outcome) -> serde_json::Value {
     let failure = if let Outcome::Failed(why) = outcome { Some(why) } else { None };
     json!({
         "name": test.name.value,
-        "file": file(&test.name.place),
+        "file": test.name.place.file_and_line(),
         "pair": test.pair,
         "affects": test.affects,
         "passed": *outcome == Outcome::Passed,
@@ -245,20 +245,12 @@ fn kind(trial: &Trial<'_>) -> &'static str {
     if trial.wanted { "example" } else { "counter_example" }
 }
 
-/// File and line.
-fn file(place: &Place) -> String {
-    match place.position() {
-        (file, Some((line, _))) => format!("{file}:{line}"),
-        (name, None) => name.to_owned(),
-    }
-}
-
 fn print_trial(trial: &Trial<'_>, out: &mut impl Write) -> std::io::Result<()> {
     let kind = kind(trial).replace('_', "-");
     let failed = usize::from(trial.failure.is_some());
     writeln!(out, "  {} {kind} {:?} ... {}", trial.rule.name(), trial.text.value, word(failed))?;
     match &trial.failure {
-        Some(failure) => writeln!(out, "    {}: {failure}", file(&trial.text.place)),
+        Some(failure) => writeln!(out, "    {}: {failure}", trial.text.place.file_and_line()),
         None => Ok(()),
     }
 }
@@ -270,7 +262,7 @@ fn print_verdict(test: &VerdictTest, outcome: &Outcome, out: &mut impl Write) ->
         Outcome::KnownMiss => {
             writeln!(out, "  {name} ... known miss: {}", test.known_miss.as_deref().unwrap_or_default())
         }
-        Outcome::Failed(why) => writeln!(out, "  {name} ... FAILED\n    {}: {why}", file(&test.name.place)),
+        Outcome::Failed(why) => writeln!(out, "  {name} ... FAILED\n    {}: {why}", test.name.place.file_and_line()),
     }
 }
 

@@ -263,6 +263,14 @@ impl Ledger {
         self.tickets.get(&key)
     }
 
+    /// A ticket that is held.
+    pub fn held(&self, key: TicketKey) -> Option<&Held> {
+        match self.ticket(key) {
+            Some(Slot::Held(held)) => Some(held),
+            Some(Slot::Retired) | None => None,
+        }
+    }
+
     /// All tickets held, in no order.
     pub fn tickets(&self) -> impl Iterator<Item = &Held> {
         self.tickets.values().filter_map(|slot| match slot {

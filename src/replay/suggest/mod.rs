@@ -21,7 +21,7 @@ use super::{Dumps, Truth};
 use crate::classify::{Classifier, ClassifierOptions, Scratch};
 use crate::config::Config;
 use crate::diagnostic::Problems;
-use crate::ledger::{Held, Ledger, Slot, TicketKey};
+use crate::ledger::{Held, Ledger, TicketKey};
 use crate::pattern::pack::{self, PackFiles, PackSource};
 use crate::pipeline::Pipeline;
 use crate::service::ServiceMap;
@@ -210,7 +210,7 @@ impl Texts<'_> {
         self.dumps.tickets(self.config, |source, ticket| {
             let key = TicketKey::of(source, &ticket.key);
             let has_text = ticket.summary.is_some() || ticket.description.is_some();
-            if let Some(Slot::Held(held)) = self.ledger.ticket(key)
+            if let Some(held) = self.ledger.held(key)
                 && has_text
                 && seen.insert(key)
             {
