@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use customer_reach::classify::{Classifier, ClassifierOptions, PackSource};
 use customer_reach::journal::{Journal, SqliteJournal};
-use customer_reach::ledger::{Ledger, Settings};
+use customer_reach::ledger::{Ledger, Ledgers, Settings};
 use customer_reach::metrics::Metrics;
-use customer_reach::pipeline::{Input, Parts, Pipeline, Preparer};
+use customer_reach::pipeline::{Parts, Pipeline};
+use customer_reach::prepare::{Input, Preparer, Route, Rules};
 use customer_reach::profile::{Decoded, Decoder, Profile};
 use customer_reach::record::Record;
 use customer_reach::verdict::Findings;
@@ -53,12 +54,22 @@ fn numbered(mut record: Record, at: usize) -> Record {
 }
 
 fn pipeline(classifier: Classifier, mut journal: Journal) -> Pipeline {
-    let ledger = journal.restore(Settings::default()).expect("a new journal");
-    let metrics = Arc::new(Metrics::new(&ledger, Duration::ZERO).expect("names are distinct"));
-    let input = Input { decoder: decoder(), source: "servicenow".into() };
-    let inputs = HashMap::from([("itsm.incidents".to_owned(), input)]);
-    let preparer = Preparer { inputs, classifier: classifier.into(), max_record_bytes: 1 << 20 };
-    Pipeline::new(Parts { preparer, journal, ledger, dead_letters: None, tagger: None, metrics })
+    let ledger = match &mut journal {
+        Journal::Sqlite(journal, _) => journal.restore(Settings::default()).expect("a new journal"),
+        _ => Ledger::new(Settings::default()),
+    };
+    let input = Input { decoder: decoder().into(), source: "servicenow".into(), route: Route::Ledger };
+    let inputs = Arc::new(HashMap::from([("itsm.incidents".to_owned(), input.into())]));
+    let rules = Rules { own: classifier.into(), shadow: None };
+    Pipeline::new(Parts {
+        preparer: Preparer { inputs, rules, max_record_bytes: 1 << 20 },
+        journal,
+        ledgers: Ledgers::one(ledger),
+        dead_letters: None,
+        tagged: None,
+        metrics: Arc::new(Metrics::new().expect("names are distinct")),
+        zero_hold: Duration::ZERO,
+    })
 }
 
 /// One batch from bytes to committed counters on a pool of one thread; a new pipeline each time.
@@ -80,7 +91,7 @@ fn run(bencher: Bencher<'_, '_>, classifier: impl Fn() -> Classifier + Sync, jou
 
 #[divan::bench(sample_count = 20, sample_size = 1)]
 fn all_with_200_phrases_and_20_regexes(bencher: Bencher<'_, '_>) {
-    run(bencher, || support::classifier(200, 20), || Journal::None);
+    run(bencher, || support::classifier(200, 20), || Journal::None(None));
 }
 
 #[divan::bench(sample_count = 20, sample_size = 1)]
@@ -89,7 +100,7 @@ fn all_with_200_phrases_and_20_regexes_and_sqlite(bencher: Bencher<'_, '_>) {
     let number = std::sync::atomic::AtomicUsize::new(0);
     let journal = || {
         let name = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string();
-        Journal::Sqlite(Box::new(SqliteJournal::open(&folder.path().join(name)).expect("a new journal")))
+        Journal::Sqlite(Box::new(SqliteJournal::open(&folder.path().join(name)).expect("a new journal")), None)
     };
     run(bencher, || support::classifier(200, 20), journal);
 }
@@ -97,7 +108,7 @@ fn all_with_200_phrases_and_20_regexes_and_sqlite(bencher: Bencher<'_, '_>) {
 #[divan::bench(sample_count = 20, sample_size = 1)]
 fn all_with_the_shipped_packs(bencher: Bencher<'_, '_>) {
     let options = ClassifierOptions { packs: vec![PackSource::BuiltIn], ..ClassifierOptions::default() };
-    run(bencher, || Classifier::load(&options).expect("the shipped packs are sound"), || Journal::None);
+    run(bencher, || Classifier::load(&options).expect("the shipped packs are sound"), || Journal::None(None));
 }
 
 #[divan::bench(sample_count = 20, sample_size = 1)]

@@ -74,6 +74,8 @@ pub struct Input {
     pub profile: String,
     /// The system whose tickets these are: topics with the same source speak of the same tickets.
     pub source: String,
+    /// Whether its records go through a copy that is keyed by ticket.
+    pub rekey: bool,
     #[serde(skip)]
     place: Option<Place>,
     #[serde(skip)]
@@ -86,6 +88,8 @@ pub struct Input {
 pub enum JournalKind {
     /// One file; one instance.
     Sqlite,
+    /// Compacted topics beside the inputs; any number of instances.
+    Kafka,
     /// Nothing is kept: every start begins anew, and the group's positions are not moved.
     None,
 }
@@ -95,7 +99,7 @@ pub enum JournalKind {
 pub struct Journal {
     /// Which one.
     pub kind: JournalKind,
-    /// Its folder.
+    /// Its folder; with topics, that of the instance's name.
     pub path: PathBuf,
 }
 
@@ -318,6 +322,7 @@ impl Config {
             team_cap: self.metrics.team_cap,
             service_cap: self.metrics.service_cap,
             retention: Some(self.ledger.retention),
+            holds: !self.metrics.zero_hold.is_zero(),
         }
     }
 
@@ -436,6 +441,7 @@ impl Reader<'_> {
         };
         sections.iter().for_each(|section| section.finish(self.problems));
         self.check_inputs(&config.input);
+        self.check_rekey(&config);
         self.check_profiles(&config);
         config
     }
@@ -573,9 +579,11 @@ impl Reader<'_> {
             let profile_place = named.as_ref().map(|text| text.place.clone());
             let profile = named.map_or_else(|| "generic".to_owned(), |text| text.value);
             let source = self.plain(input, "source").unwrap_or_else(|| profile.clone());
+            let rekey = input.bool("rekey", self.problems).unwrap_or_default();
             input.finish(self.problems);
             if let Some(topic) = topic {
-                inputs.push(Input { topic: topic.value, profile, source, place: Some(topic.place), profile_place });
+                let place = Some(topic.place);
+                inputs.push(Input { topic: topic.value, profile, source, rekey, place, profile_place });
             }
         }
         inputs
@@ -598,6 +606,18 @@ impl Reader<'_> {
         }
     }
 
+    /// With a file, one ledger holds all tickets, by whatever partition they come.
+    fn check_rekey(&mut self, config: &Config) {
+        let needless = |input: &&Input| input.rekey && config.journal.kind != JournalKind::Kafka;
+        for place in config.input.iter().filter(needless).filter_map(|input| input.place.as_ref()) {
+            let title = "`rekey = true` is for `[journal] kind = \"kafka\"`";
+            self.problems.push(
+                Problem::error("needless-rekey", place, title)
+                    .help("leave it out: with a sqlite journal tickets may come by any partition"),
+            );
+        }
+    }
+
     /// Every profile that is named must be there, also one that only gets options.
     fn check_profiles(&mut self, config: &Config) {
         let folders = &config.patterns.profiles;
@@ -614,11 +634,12 @@ impl Reader<'_> {
             None => JournalKind::Sqlite,
             Some(text) => match text.value.as_str() {
                 "sqlite" => JournalKind::Sqlite,
+                "kafka" => JournalKind::Kafka,
                 "none" => JournalKind::None,
                 other => {
                     let problem =
                         Problem::error("unknown-value", &text.place, format!("`{other}` is no kind of journal"));
-                    self.problems.push(problem.help("one of `sqlite`, `none`"));
+                    self.problems.push(problem.help("one of `sqlite`, `kafka`, `none`"));
                     JournalKind::Sqlite
                 }
             },

@@ -48,11 +48,13 @@ pub struct Refusal {
     pub reason: Reason,
     /// What was found, where, and what was expected. Never holds ticket text beyond the offending value's type.
     pub detail: String,
+    /// Where a defect of this program was met: how it came there.
+    pub backtrace: Option<String>,
 }
 
 impl Refusal {
     /// A refusal with its reason and detail.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, detail: detail.into(), backtrace: None }
     }
 }

@@ -1,36 +1,42 @@
 //! The service's life: load, restore, listen, read, drain.
 //!
-//! Two threads carry the data: one polls Kafka, one takes batches and commits them. The server and the signals live on a
-//! small tokio runtime beside them.
+//! Three threads carry the data: one polls Kafka, one prepares batches, one takes them into the ledgers and commits them;
+//! a fourth restores partitions. The server and the signals live on a small tokio runtime beside them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::classify::Classifier;
-use crate::config::{Config, JournalKind};
+use crate::config::{self, Config, JournalKind};
 use crate::diagnostic::Problems;
-use crate::journal::{Journal, SqliteJournal};
-use crate::ledger::Ledger;
+use crate::journal::kafka::{self, Instance, JournalTopics, Restored, Restorer, TopicError, TopicKeeper};
+use crate::journal::{Journal, KafkaJournal, SqliteJournal};
+use crate::ledger::{Ledger, Ledgers};
 use crate::metrics::Metrics;
-use crate::pipeline::{Input, Parts, Pipeline, Preparer, Shadow};
+use crate::pipeline::{Parts, Pipeline};
+use crate::prepare::{Batch, Input, KeyedCopy, Preparer, Route, Rules};
 use crate::profile::{Decoder, Profile};
-use crate::record::{Partition, Record};
+use crate::record::Partition;
 use crate::server;
-use crate::sink::{DeadLetters, Producer, Tagger};
-use crate::source::kafka::{Event, KafkaSource, SourceOptions};
-use crate::status::{Rules, Status};
+use crate::sink::{DeadLetters, Producer};
+use crate::source::kafka::{
+    Fetched, Fetches, KafkaSource, Membership, Prepare, Rebalance, SourceError, SourceOptions, Start, Unready,
+};
+use crate::status::Status;
 
 /// How long the drain after a stop may take: fetched records are taken, committed, and the group is left.
 const DRAIN: Duration = Duration::from_secs(20);
 /// How long to wait before a commit that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often to look whether the pipeline has ended by itself.
+/// How often to look whether something has come, or ended by itself.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Everything loaded from files, or all problems of all of them.
@@ -38,8 +44,11 @@ pub struct Loaded {
     /// What finds the evidence.
     pub rules: Rules,
     /// By topic.
-    pub inputs: HashMap<String, Input>,
+    pub inputs: Inputs,
 }
+
+/// Inputs by topic.
+pub type Inputs = Arc<HashMap<String, Arc<Input>>>;
 
 impl Loaded {
     /// Loads packs, service maps and profiles.
@@ -52,21 +61,30 @@ impl Loaded {
         for input in &config.input {
             let options = config.profile.get(&input.profile);
             match Profile::load(&input.profile, &config.patterns.profiles, options, None) {
-                Ok(profile) => {
-                    let source = input.source.as_str().into();
-                    inputs.insert(input.topic.clone(), Input { decoder: Decoder::new(profile), source });
-                }
+                Ok(profile) => inputs.extend(routed(config, input, Arc::new(Decoder::new(profile)))),
                 Err(found) => problems.extend(found),
             }
         }
         match load_rules(config) {
-            Ok(rules) => problems.into_result(Self { rules, inputs }),
+            Ok(rules) => problems.into_result(Self { rules, inputs: Arc::new(inputs) }),
             Err(found) => {
                 problems.extend(found);
                 Err(problems)
             }
         }
     }
+}
+
+/// An input and, where its records are copied, the copy as another.
+fn routed(config: &Config, input: &config::Input, decoder: Arc<Decoder>) -> Vec<(String, Arc<Input>)> {
+    let source: Arc<str> = input.source.as_str().into();
+    let made = |route| Arc::new(Input { decoder: decoder.clone(), source: source.clone(), route });
+    if !input.rekey {
+        return vec![(input.topic.clone(), made(Route::Ledger))];
+    }
+    let topic = JournalTopics::new(&config.kafka).keyed(&input.topic);
+    let copy = Arc::new(KeyedCopy { topic: topic.clone(), partitions: AtomicI32::new(0) });
+    vec![(input.topic.clone(), made(Route::Copy(copy.clone()))), (topic.to_string(), made(Route::FromCopy(copy)))]
 }
 
 /// Loads packs and service maps, those of the shadow included.
@@ -100,14 +118,44 @@ impl Service {
             format!("cannot listen on {}; choose another address with `[http] listen`", config.http.listen)
         })?;
         let address = listener.local_addr()?;
-        let loaded = Loaded::load(config)?;
-        let (journal, ledger, metrics) = restore(config)?;
-        let status = Arc::new(Status::new(loaded.rules.own.clone(), journal.kind(), metrics));
-        let source = KafkaSource::start(source_options(config, &journal, &ledger), &status.source)?;
-        let pipeline = pipeline(config, loaded, journal, ledger, status.metrics.clone())?;
+        let Loaded { rules, inputs } = Loaded::load(config)?;
+        let metrics = Arc::new(Metrics::new()?);
+        let membership = Membership::default();
+        let opened = open(config, &inputs, &membership, &metrics)?;
+        let status = Arc::new(Status::new(rules.own.clone(), opened.journal.kind(), metrics.clone()));
+        let restorer = match &opened.journal {
+            Journal::Kafka(_) => {
+                let settings = config.ledger_settings();
+                Some(Restorer::start(config.kafka.clone(), settings, status.source.clone())?)
+            }
+            Journal::Sqlite(..) | Journal::None(_) => None,
+        };
+        let preparer = Preparer { inputs, rules, max_record_bytes: config.batch.max_record_bytes };
+        let options = SourceOptions {
+            kafka: config.kafka.clone(),
+            topics: config.input.iter().map(|input| input.topic.clone()).collect(),
+            added: opened.added,
+            prepare: opened.prepare,
+            start: opened.start,
+            membership,
+        };
+        let (source, fetches) = KafkaSource::start(options, &status.source)?;
+        let pipeline = Pipeline::new(Parts {
+            preparer: preparer.clone(),
+            journal: opened.journal,
+            ledgers: opened.ledgers,
+            dead_letters: Some(dead_letters(config)?),
+            tagged: config.output.tagged.as_deref().map(Into::into),
+            metrics,
+            zero_hold: config.metrics.zero_hold,
+        });
         runtime.spawn(server::serve(listener, status.clone(), server::Explainer::new(config)?));
+        // None waits between the two: while a batch is committed the next one is prepared, and grows if that takes long.
+        let (batches, prepared) = bounded(0);
         let (records, linger) = (config.batch.records, config.batch.linger);
-        let worker = Worker { pipeline, source, status: status.clone(), records, linger };
+        let feeder = Feeder { preparer, fetches, status: status.clone(), batches, records, linger };
+        std::thread::Builder::new().name("prepare".into()).spawn(move || feeder.run())?;
+        let worker = Worker { pipeline, source, restorer, batches: prepared, status: status.clone() };
         let pipeline = std::thread::Builder::new().name("pipeline".into()).spawn(move || worker.run())?;
         Ok(Self { runtime, pipeline, status, address })
     }
@@ -229,88 +277,156 @@ fn reload(config: &Config, status: &Status) {
     status.metrics.reloads.with_label_values(&[result]).inc();
 }
 
-/// Opens the journal and reads the ledger back.
-fn restore(config: &Config) -> anyhow::Result<(Journal, Ledger, Arc<Metrics>)> {
-    let mut journal = match config.journal.kind {
-        JournalKind::Sqlite => Journal::Sqlite(Box::new(SqliteJournal::open(&config.journal.path)?)),
-        JournalKind::None => Journal::None,
-    };
-    let began = Instant::now();
-    let ledger = journal.restore(config.ledger_settings())?;
-    let seconds = began.elapsed().as_secs_f64();
-    tracing::info!(tickets = ledger.tickets().count(), seconds, "restored");
-    let metrics = Metrics::new(&ledger, config.metrics.zero_hold)?;
-    metrics.register_fact("restore_seconds", "Time to restore the ledger at the start.", &[], seconds)?;
-    Ok((journal, ledger, Arc::new(metrics)))
-}
-
-fn source_options(config: &Config, journal: &Journal, ledger: &Ledger) -> SourceOptions {
-    // Where nothing was taken yet, the group's position counts, if it has one.
-    let taken = ledger.partitions().iter().filter(|state| state.next_offset > 0);
-    SourceOptions {
-        kafka: config.kafka.clone(),
-        topics: config.input.iter().map(|input| input.topic.clone()).collect(),
-        positions: taken.map(|state| (state.partition.clone(), state.next_offset)).collect(),
-        journal: journal.id().map(str::to_owned),
-    }
-}
-
-fn pipeline(
-    config: &Config,
-    loaded: Loaded,
+/// What is needed of the journal to start.
+struct Opened {
     journal: Journal,
-    ledger: Ledger,
-    metrics: Arc<Metrics>,
-) -> anyhow::Result<Pipeline> {
-    let Loaded { rules, inputs } = loaded;
-    let tagged = config.output.tagged.as_ref().map(|topic| Producer::new(&config.kafka, topic)).transpose()?;
-    let mut pipeline = Pipeline::new(Parts {
-        preparer: Preparer { inputs, classifier: rules.own, max_record_bytes: config.batch.max_record_bytes },
-        dead_letters: Some(dead_letters(config)?),
-        tagger: tagged.map(Tagger::new),
-        journal,
-        ledger,
-        metrics,
-    });
-    if let Some(classifier) = rules.shadow {
-        pipeline.set_shadow(Shadow { classifier, ledger: Ledger::new(config.ledger_settings()) });
+    ledgers: Ledgers,
+    /// Where the source begins.
+    start: Start,
+    /// Makes the topics ready.
+    prepare: Option<Prepare>,
+    /// Topics that are read besides the inputs.
+    added: Vec<String>,
+}
+
+/// Opens the journal and, where it is here, reads the ledger back.
+fn open(config: &Config, inputs: &Inputs, membership: &Membership, metrics: &Metrics) -> anyhow::Result<Opened> {
+    let began = Instant::now();
+    let settings = config.ledger_settings();
+    let outputs = config.output.tagged.is_some() || config.output.dead_letters.is_some();
+    let producer = || outputs.then(|| Producer::new(&config.kafka)).transpose();
+    let opened = match config.journal.kind {
+        JournalKind::Sqlite => {
+            let mut journal = SqliteJournal::open(&config.journal.path)?;
+            let ledger = journal.restore(settings)?;
+            tracing::info!(tickets = ledger.slot_count(), seconds = began.elapsed().as_secs_f64(), "restored");
+            let start = Start::Known { positions: positions(&ledger), journal: Some(journal.id().to_owned()) };
+            let (journal, ledgers) = (Journal::Sqlite(Box::new(journal), producer()?), Ledgers::one(ledger));
+            Opened { journal, ledgers, start, prepare: None, added: Vec::new() }
+        }
+        JournalKind::None => {
+            let start = Start::Known { positions: HashMap::new(), journal: None };
+            let (journal, ledgers) = (Journal::None(producer()?), Ledgers::one(Ledger::new(settings)));
+            Opened { journal, ledgers, start, prepare: None, added: Vec::new() }
+        }
+        JournalKind::Kafka => {
+            let instance = Instance::of(&config.journal.path)?;
+            let stored = config.input.iter().filter(|input| input.rekey).map(|input| input.topic.as_str().into());
+            let start = Start::Told { instance: instance.id.clone(), claim: kafka::CLAIM, stored: stored.collect() };
+            let topics = JournalTopics::new(&config.kafka);
+            let added = config.input.iter().filter(|i| i.rekey).map(|i| topics.keyed(&i.topic).to_string()).collect();
+            let journal = KafkaJournal::new(config.kafka.clone(), instance, topics, membership.clone());
+            let (journal, ledgers) = (Journal::Kafka(Box::new(journal)), Ledgers::Each(BTreeMap::new()));
+            Opened { journal, ledgers, start, prepare: Some(prepare(config, inputs)), added }
+        }
+    };
+    metrics.restore_seconds.set(began.elapsed().as_secs_f64());
+    Ok(opened)
+}
+
+/// Where nothing was taken yet, the group's position counts, if it has one.
+fn positions(ledger: &Ledger) -> HashMap<Partition, i64> {
+    let taken = ledger.partitions().iter().filter(|state| state.next_offset > 0);
+    taken.map(|state| (state.partition.clone(), state.next_offset)).collect()
+}
+
+/// Makes sure that every input has its journal and, where it is to have one, its keyed copy.
+fn prepare(config: &Config, inputs: &Inputs) -> Prepare {
+    let (kafka, inputs) = (config.kafka.clone(), inputs.clone());
+    Box::new(move |partitions| {
+        let keeper = TopicKeeper::new(&kafka).map_err(unready)?;
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        partitions.iter().for_each(|partition| *counts.entry(&partition.topic).or_default() += 1);
+        for (topic, count) in counts {
+            match inputs.get(topic).map(|input| &input.route) {
+                Some(Route::Copy(copy)) => {
+                    let count = keeper.ensure_keyed(topic).map_err(unready)?;
+                    copy.partitions.store(i32::try_from(count).unwrap_or(i32::MAX), Ordering::Relaxed);
+                    keeper.ensure_journal(&copy.topic, count).map_err(unready)?;
+                }
+                _ => keeper.ensure_journal(topic, count).map_err(unready)?,
+            }
+        }
+        Ok(())
+    })
+}
+
+fn unready(error: TopicError) -> Unready {
+    match error.is_passing() {
+        true => Unready::NotYet(error.to_string()),
+        false => Unready::Never(error.to_string()),
     }
-    Ok(pipeline)
 }
 
 fn dead_letters(config: &Config) -> anyhow::Result<DeadLetters> {
     if let Some(topic) = &config.output.dead_letters {
-        return Ok(DeadLetters::Topic(Box::new(Producer::new(&config.kafka, topic)?)));
+        return Ok(DeadLetters::Topic(topic.as_str().into()));
     }
     std::fs::create_dir_all(&config.journal.path)?;
     let path = config.journal.path.join("dead-letters.ndjson");
     DeadLetters::file(&path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The pipeline's thread.
-struct Worker {
-    pipeline: Pipeline,
-    source: KafkaSource,
+/// The thread that gathers records and prepares them, while those before are committed.
+struct Feeder {
+    preparer: Preparer,
+    fetches: Fetches,
     status: Arc<Status>,
+    batches: Sender<Batch>,
     records: usize,
     linger: Duration,
 }
 
+impl Feeder {
+    fn run(mut self) {
+        while !self.fetches.is_finished() {
+            if let Some(rules) = self.status.take_offered() {
+                self.preparer.rules = rules;
+            }
+            let fetched = self.next();
+            if !fetched.is_empty() && self.batches.send(self.preparer.prepare(fetched)).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// What has come: as much as is there, up to a full batch; one that is not full waits for the linger.
+    fn next(&self) -> Vec<Fetched> {
+        let mut batch = Vec::new();
+        let mut deadline = Instant::now() + LOOK;
+        while batch.len() < self.records {
+            let Some(fetched) = self.fetches.next(deadline) else { break };
+            if batch.is_empty() {
+                deadline = Instant::now() + self.linger;
+            }
+            batch.push(fetched);
+        }
+        batch
+    }
+}
+
+/// The thread of the ledgers: it takes what is prepared, commits it, and follows the group's decisions.
+struct Worker {
+    pipeline: Pipeline,
+    source: KafkaSource,
+    restorer: Option<Restorer>,
+    batches: Receiver<Batch>,
+    status: Arc<Status>,
+}
+
 impl Worker {
     fn run(mut self) -> anyhow::Result<()> {
+        let restored = self.restorer.as_ref().map_or_else(crossbeam_channel::never, |r| r.restored().clone());
         loop {
-            let stopping = self.status.source.is_stopped();
-            let (assigned, batch) = self.next_batch();
-            if !assigned.is_empty() {
-                self.pipeline.assign(&assigned);
-            }
-            if let Some(rules) = self.status.take_offered() {
-                self.pipeline.replace_rules(rules.own, rules.shadow);
-            }
-            if !batch.is_empty() {
-                self.take(batch);
-            } else if self.source.is_finished() || (stopping && assigned.is_empty()) {
-                break;
+            let rebalances = self.source.rebalances().clone();
+            crossbeam_channel::select_biased! {
+                recv(rebalances) -> rebalance => if let Ok(rebalance) = rebalance { self.rebalance(rebalance) },
+                recv(restored) -> restored => if let Ok(restored) = restored { self.take_over(restored) },
+                recv(self.batches) -> batch => match batch {
+                    Ok(batch) => self.take(batch),
+                    Err(_) => break,
+                },
+                default(LOOK) => if self.pipeline.release(Instant::now()) { self.commit() },
             }
         }
         let failure = self.source.failure();
@@ -318,54 +434,90 @@ impl Worker {
         failure.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// What has come: as much as is there, up to a full batch; one that is not full waits for the linger.
-    fn next_batch(&self) -> (Vec<Partition>, Vec<Record>) {
-        let (mut assigned, mut batch) = (Vec::new(), Vec::new());
-        let mut deadline = Instant::now() + Duration::from_millis(100);
-        while batch.len() < self.records {
-            match self.source.next(deadline) {
-                None => break,
-                Some(Event::Assigned(partitions)) => {
-                    assigned.extend(partitions);
-                    break;
+    fn rebalance(&mut self, rebalance: Rebalance) {
+        match rebalance {
+            Rebalance::Assigned(partitions) => {
+                self.pipeline.own(&partitions);
+                // What a process before this one left open is in the way of the restore.
+                self.connect();
+                let Some(restorer) = &self.restorer else { return };
+                let inputs = &self.pipeline.preparer().inputs;
+                let is_copied = |topic: &str| inputs.get(topic).is_some_and(|i| matches!(i.route, Route::Copy(_)));
+                for (partition, epoch) in partitions.into_iter().filter(|(p, _)| !is_copied(&p.topic)) {
+                    restorer.request(partition, epoch);
                 }
-                Some(Event::Record(record)) => {
-                    if batch.is_empty() {
-                        deadline = Instant::now() + self.linger;
-                    }
-                    batch.push(record);
-                }
+            }
+            Rebalance::Revoked(partitions, done) => {
+                self.pipeline.let_go(&partitions);
+                // Nobody may wait for it.
+                done.try_send(()).unwrap_or_default();
             }
         }
-        (assigned, batch)
     }
 
-    /// Takes a batch and commits it, trying again until it is committed or the drain's time is over.
-    fn take(&mut self, batch: Vec<Record>) {
-        let began = Instant::now();
-        let oldest = batch.iter().filter_map(|record| record.timestamp).min();
-        self.pipeline.take(batch);
-        let positions = loop {
-            match self.pipeline.commit() {
-                Ok(positions) => break positions,
-                Err(error) => {
-                    tracing::error!(%error, "a batch could not be committed; trying again");
-                    self.status.note_error(Some(error.to_string()));
-                    if self.status.source.is_stopped() {
-                        return;
-                    }
-                    std::thread::park_timeout(RETRY);
-                }
+    fn connect(&mut self) {
+        let Journal::Kafka(journal) = self.pipeline.journal_mut() else { return };
+        while let Err(error) = journal.connect() {
+            self.status.source.note_error(&error);
+            if self.status.source.is_stopped() {
+                return;
             }
+        }
+    }
+
+    fn take_over(&mut self, restored: Restored) {
+        let Restored { partition, epoch, ledger, took } = restored;
+        let ledger = match ledger {
+            Ok(ledger) => ledger,
+            Err(error) => return self.status.source.fail(SourceError::Journal(error.to_string())),
         };
-        self.status.note_error(None);
-        self.status.note_progress();
-        self.source.committed(positions);
+        let (tickets, seconds) = (ledger.slot_count(), took.as_secs_f64());
+        let position = ledger.state(&partition).map(|state| state.next_offset).filter(|position| *position > 0);
+        if self.pipeline.take_over(&partition, epoch, ledger) {
+            tracing::info!(%partition, tickets, seconds, "restored");
+            self.status.metrics.restore_seconds.set(seconds);
+            self.source.begin(partition, epoch, position);
+        }
+    }
+
+    fn take(&mut self, batch: Batch) {
+        let (began, oldest) = (batch.began, batch.oldest());
+        self.pipeline.apply(batch);
+        self.pipeline.release(Instant::now());
+        self.commit();
         let metrics = &self.status.metrics;
         metrics.batch_seconds.observe(began.elapsed().as_secs_f64());
         if let Some(oldest) = oldest {
             #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are exact in a double")]
             metrics.end_to_end_seconds.observe((crate::metrics::unix_seconds() - oldest as f64 / 1000.0).max(0.0));
+        }
+    }
+
+    /// Commits, trying again until it is committed, what was to be committed is no longer this process's, or the
+    /// drain's time is over.
+    fn commit(&mut self) {
+        loop {
+            match self.pipeline.commit() {
+                Ok(positions) => {
+                    self.status.note_error(None);
+                    self.status.note_progress();
+                    return self.source.committed(positions);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a batch could not be committed; trying again");
+                    self.status.note_error(Some(error.to_string()));
+                    if error.is_lost() {
+                        self.pipeline.go_back();
+                        return self.source.begin_again();
+                    }
+                    if self.status.source.is_stopped() {
+                        return;
+                    }
+                    if let Ok(rebalance) = self.source.rebalances().recv_timeout(RETRY) {
+                        self.rebalance(rebalance);
+                    }
+                }
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 
 use crate::classify::Classifier;
 use crate::metrics::Metrics;
+use crate::prepare::Rules;
 use crate::source::kafka::SourceWatch;
 
 /// Lag without progress for longer than this makes the service not ready.
@@ -26,15 +27,6 @@ pub struct Status {
     reloaded: Mutex<Option<Rules>>,
     last_error: Mutex<Option<String>>,
     last_progress: Mutex<Instant>,
-}
-
-/// Packs and services, ready for use.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// Those that count.
-    pub own: Arc<Classifier>,
-    /// Those that are only watched.
-    pub shadow: Option<Arc<Classifier>>,
 }
 
 impl Status {

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{Duration, Instant};
 
 use prometheus::proto::{Histogram, Metric, MetricFamily, MetricType};
 
-use crate::ledger::Ledger;
+use crate::ledger::Ledgers;
 use crate::metrics::Shown;
 use crate::record::Partition;
 
@@ -66,10 +65,10 @@ impl Figures {
         self.0.iter().filter(|(figure, _)| of(figure)).map(|(_, value)| value).sum()
     }
 
-    /// What `/metrics` shows of a ledger, as soon as nothing is held at zero any more.
-    pub fn shown(ledger: &Ledger) -> Self {
+    /// What `/metrics` shows of ledgers, as soon as nothing is held at zero any more.
+    pub fn shown(ledgers: &Ledgers) -> Self {
         let mut figures = Self::default();
-        for family in Shown::restored(ledger).families(Instant::now(), Duration::ZERO) {
+        for family in Shown::unheld(ledgers.iter()).families() {
             for metric in family.get_metric() {
                 figures.take_shown(&family, metric);
             }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::figure::{Figures, signed};
-use crate::ledger::{Labels, RESOLUTION_BUCKETS, Settings};
+use crate::ledger::{Labels, Ledgers, RESOLUTION_BUCKETS, Settings};
 use crate::outcome::Outcome;
 use crate::record::Partition;
 use crate::ticket::{Affects, Kind, State, Ticket, Version};
@@ -36,7 +36,7 @@ pub struct Event {
 }
 
 /// Which teams or services have a label of their own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Names {
     /// `None`: all of them, the cap is not reached.
     own: Option<BTreeSet<String>>,
@@ -64,13 +64,32 @@ impl Names {
 pub struct Rules {
     /// Policy and retention.
     pub settings: Settings,
-    /// The teams with a label of their own.
-    pub teams: Names,
-    /// The services with a label of their own.
-    pub services: Names,
+    /// The teams and the services with a label of their own, by the partition in which they are counted.
+    pub names: BTreeMap<Partition, (Names, Names)>,
 }
 
 impl Rules {
+    /// Those of a journal.
+    pub fn of(ledgers: &Ledgers, settings: Settings) -> Self {
+        let mut names = BTreeMap::new();
+        for ledger in ledgers.iter() {
+            let teams = Names::of(ledger.teams(), settings.team_cap);
+            let services = Names::of(ledger.services(), settings.service_cap);
+            for state in ledger.partitions() {
+                names.insert(state.partition.clone(), (teams.clone(), services.clone()));
+            }
+        }
+        Self { settings, names }
+    }
+
+    fn team(&self, partition: &Partition, name: &str) -> String {
+        self.names.get(partition).map_or_else(|| Names::default().label(name), |(teams, _)| teams.label(name))
+    }
+
+    fn service(&self, partition: &Partition, name: &str) -> String {
+        self.names.get(partition).map_or_else(|| Names::default().label(name), |(_, services)| services.label(name))
+    }
+
     /// Whether a closed ticket that changed last at `changed` has left memory when its partition has come to `now`.
     fn is_over(&self, changed: i64, now: i64) -> bool {
         let Some(retention) = self.settings.retention else { return false };
@@ -146,8 +165,8 @@ impl Life {
             resolved_at: None,
             resolution_counted: false,
             changed: event.time,
-            team: rules.teams.label(""),
-            service: rules.services.label(""),
+            team: rules.team(&event.partition, ""),
+            service: rules.service(&event.partition, ""),
             total: None,
             pieces: BTreeMap::new(),
             by_team: Shares::default(),
@@ -180,7 +199,7 @@ impl Life {
         }
         self.changed = self.changed.max(event.time);
         if view == Some(Outcome::Applied) {
-            self.take_view(&event.ticket, rules);
+            self.take_view(&event.ticket, &event.partition, rules);
             self.judge(event, before, rules, figures);
         }
         let Verdict { affects, certainty, .. } = self.verdict;
@@ -243,7 +262,7 @@ impl Life {
     }
 
     /// Lays the event's fields over those held: absent is not cleared.
-    fn take_view(&mut self, ticket: &Ticket, rules: &Rules) {
+    fn take_view(&mut self, ticket: &Ticket, partition: &Partition, rules: &Rules) {
         let first_view = self.version.is_none();
         if let Some(kind) = ticket.kind
             && (first_view || !ticket.kind_assumed)
@@ -257,10 +276,10 @@ impl Life {
             self.state = State::Closed;
         }
         if let Some(team) = &ticket.group {
-            self.team = rules.teams.label(team);
+            self.team = rules.team(partition, team);
         }
         if let Some(service) = ticket.service.as_ref().or(ticket.ci.as_ref()) {
-            self.service = rules.services.label(service);
+            self.service = rules.service(partition, service);
         }
         self.version = ticket.version.or(self.version);
         self.opened_at = ticket.opened_at.or(self.opened_at);

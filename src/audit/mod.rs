@@ -18,7 +18,6 @@ mod report;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -30,9 +29,10 @@ pub use report::{Covered, Difference, Report, TicketDifference, View};
 
 use crate::classify::{Classifier, Scratch};
 use crate::config::Config;
-use crate::journal::SqliteJournal;
-use crate::ledger::{Ledger, Settings};
-use crate::pipeline::Input;
+use crate::journal::read;
+use crate::ledger::{Ledgers, Settings};
+use crate::panic::caught;
+use crate::prepare::Input;
 use crate::profile::Decoded;
 use crate::record::{Partition, Record};
 use crate::replay::grouped;
@@ -51,56 +51,53 @@ use crate::verdict::Findings;
 pub fn audit(config: &Config, dumps: &[PathBuf]) -> anyhow::Result<Report> {
     let loaded = Loaded::load(config)?;
     let settings = config.ledger_settings();
-    let ledger = SqliteJournal::read(&config.journal.path, settings)?;
-    let mut taken = Taken::new(&ledger, loaded, config.batch.max_record_bytes);
+    let ledgers = read(config, settings)?;
+    let mut taken = Taken::new(&ledgers, loaded, config.batch.max_record_bytes);
     match dumps {
         [] => taken.read_topics(config)?,
         dumps => taken.read_dumps(dumps)?,
     }
-    Ok(compare(&ledger, settings, taken.recount, &taken.coverage))
+    Ok(compare(&ledgers, settings, taken.recount, &taken.coverage))
 }
 
-/// Counts what was seen, and compares it with what the ledger has counted under these settings.
+/// Counts what was seen, and compares it with what the ledgers have counted under these settings.
 pub fn compare(
-    ledger: &Ledger,
+    ledgers: &Ledgers,
     settings: Settings,
     recount: Recount,
     coverage: &BTreeMap<Partition, Coverage>,
 ) -> Report {
-    let rules = Rules {
-        settings,
-        teams: Names::of(ledger.teams(), settings.team_cap),
-        services: Names::of(ledger.services(), settings.service_cap),
-    };
-    Report::new(ledger, &recount.count(&rules, coverage), coverage)
+    let rules = Rules::of(ledgers, settings);
+    Report::new(ledgers, &recount.count(&rules, coverage), coverage)
 }
 
-/// The partitions that a ledger knows, with nothing of them read yet.
-pub fn uncovered(ledger: &Ledger) -> BTreeMap<Partition, Coverage> {
-    let counted = Figures::shown(ledger);
+/// The partitions that ledgers know, with nothing of them read yet.
+pub fn uncovered(ledgers: &Ledgers) -> BTreeMap<Partition, Coverage> {
+    let counted = Figures::shown(ledgers);
     let coverage = |partition: &Partition, position| {
         let counted = counted.sum(partition, "records_total");
         (partition.clone(), Coverage::new(partition.clone(), position, counted))
     };
-    ledger.partitions().iter().map(|state| coverage(&state.partition, state.next_offset)).collect()
+    let states = ledgers.iter().flat_map(|ledger| ledger.partitions());
+    states.map(|state| coverage(&state.partition, state.next_offset)).collect()
 }
 
 /// What was read, and how records become tickets.
 struct Taken {
     recount: Recount,
     coverage: BTreeMap<Partition, Coverage>,
-    inputs: HashMap<String, Input>,
+    inputs: Arc<HashMap<String, Arc<Input>>>,
     classifier: Arc<Classifier>,
     scratch: Scratch,
     max_record_bytes: usize,
 }
 
 impl Taken {
-    fn new(ledger: &Ledger, loaded: Loaded, max_record_bytes: usize) -> Self {
+    fn new(ledgers: &Ledgers, loaded: Loaded, max_record_bytes: usize) -> Self {
         let Loaded { rules, inputs } = loaded;
         let classifier = rules.own;
         let scratch = classifier.scratch();
-        let coverage = uncovered(ledger);
+        let coverage = uncovered(ledgers);
         Self { recount: Recount::default(), coverage, inputs, classifier, scratch, max_record_bytes }
     }
 
@@ -118,7 +115,10 @@ impl Taken {
             if let Some(covered) = self.coverage.get_mut(&partition) {
                 covered.start = start;
             }
-            reader.read(&partition, start, position, |record| self.take(&record))?;
+            reader.read(&partition, start, position, |record| {
+                self.take(&record);
+                true
+            })?;
             self.say_how_many(&partition);
         }
         Ok(())
@@ -159,14 +159,15 @@ impl Taken {
         }
         let Some(input) = self.inputs.get(&*record.partition.topic) else { return Content::Ignored };
         let (classifier, scratch) = (&self.classifier, &mut self.scratch);
-        let decoded = catch_unwind(AssertUnwindSafe(|| match input.decoder.decode(record) {
+        let decoded = caught(|| match input.decoder.decode(record) {
             Err(_) => Content::Refused,
             Ok(Decoded::Ignored(_)) => Content::Ignored,
             Ok(Decoded::Tickets(tickets)) => {
-                let classified = tickets.into_iter().map(|ticket| classified(ticket, classifier, scratch));
+                let here = tickets.into_iter().filter(|ticket| input.takes(record, ticket));
+                let classified = here.map(|ticket| classified(ticket, classifier, scratch));
                 Content::Tickets(input.source.to_string(), classified.collect())
             }
-        }));
+        });
         decoded.unwrap_or_else(|_| {
             self.scratch = self.classifier.scratch();
             Content::Refused

@@ -9,7 +9,7 @@ use super::coverage::Coverage;
 use super::figure::Figures;
 use super::life::Life;
 use super::recount::{Name, Recounted, Totals};
-use crate::ledger::{Held, Ledger, Slot, TicketKey};
+use crate::ledger::{Held, Ledger, Ledgers, Slot, TicketKey};
 use crate::record::Partition;
 use crate::replay::grouped;
 use crate::ticket::Version;
@@ -165,8 +165,8 @@ fn parts(version: Option<Version>) -> (Option<i64>, Option<i64>) {
 
 impl Report {
     /// Compares what the journal holds with what the records give.
-    pub fn new(ledger: &Ledger, totals: &Totals, coverage: &BTreeMap<Partition, Coverage>) -> Self {
-        let journal = Figures::shown(ledger);
+    pub fn new(ledgers: &Ledgers, totals: &Totals, coverage: &BTreeMap<Partition, Coverage>) -> Self {
+        let journal = Figures::shown(ledgers);
         let names: BTreeSet<_> = journal.names().chain(totals.all.names()).collect();
         let counters = names.len();
         let unsure = unsure_partitions(totals, coverage);
@@ -184,7 +184,7 @@ impl Report {
                 false => differences.push(found),
             }
         }
-        let tickets = differing_tickets(ledger, totals, coverage);
+        let tickets = differing_tickets(ledgers, totals, coverage);
         let unvouched = totals.tickets.values().filter(|ticket| !ticket.vouched);
         let (cut_off, several): (Vec<_>, Vec<_>) = unvouched.partition(|ticket| ticket.partitions.len() == 1);
         let vouched = cut_off.is_empty() && several.is_empty() && coverage.values().all(|covered| covered.gone() == 0);
@@ -218,23 +218,25 @@ fn unsure_partitions(totals: &Totals, coverage: &BTreeMap<Partition, Coverage>) 
 
 /// Tickets that are vouched for and that the journal sees otherwise, by the place of their last event.
 fn differing_tickets(
-    ledger: &Ledger,
+    ledgers: &Ledgers,
     totals: &Totals,
     coverage: &BTreeMap<Partition, Coverage>,
 ) -> Vec<TicketDifference> {
     let mut found: Vec<(&(Partition, i64), TicketDifference)> = Vec::new();
     for ((source, key), ticket) in totals.tickets.iter().filter(|(_, ticket)| ticket.vouched) {
-        let journal = ledger.ticket(TicketKey::of(source, key)).map(View::of_journal);
+        let ledger = ledgers.of(&ticket.life.home);
+        let journal = ledger.and_then(|ledger| ledger.ticket(TicketKey::of(source, key))).map(View::of_journal);
         let recomputed = Some(View::of_life(&ticket.life));
         if journal != recomputed {
             found.push((&ticket.last, TicketDifference::new(source, key, Some(ticket), journal, recomputed)));
         }
     }
     found.sort_by_key(|(last, _)| *last);
-    let unknown = ledger.tickets().filter(|held| {
+    let is_unknown = |(ledger, held): &(&Ledger, &Held)| {
         !totals.tickets.contains_key(&name(held)) && nothing_is_gone(held, ledger, coverage, totals.keyed)
-    });
-    let unknown = unknown.map(|held| {
+    };
+    let held = ledgers.iter().flat_map(|ledger| ledger.tickets().map(move |held| (ledger, held)));
+    let unknown = held.filter(is_unknown).map(|(_, held)| {
         let journal = Some(View::of_journal(&Slot::Held(Box::new(held.clone()))));
         TicketDifference::new(&held.source, &held.key, None, journal, None)
     });

@@ -41,10 +41,10 @@ pub fn run(args: &AuditArgs) -> anyhow::Result<Ended> {
 /// Without a journal there is nothing to compare with.
 fn check_journal(config: &Config, file: &str) -> Result<(), Problems> {
     let mut problems = Problems::new();
-    if config.journal.kind != JournalKind::Sqlite {
+    if config.journal.kind == JournalKind::None {
         let title = "`[journal] kind` is `none`: nothing is kept that could be audited";
         let problem = Problem::error("no-journal", &Place::Named(file.to_owned()), title);
-        problems.push(problem.help("let `serve` run with `kind = \"sqlite\"`, and audit that"));
+        problems.push(problem.help("let `serve` run with `kind = \"sqlite\"` or `\"kafka\"`, and audit that"));
     }
     problems.into_result(())
 }

@@ -1,39 +1,42 @@
-//! How a value is written into a journal: format version, checksum, postcard.
+//! How an entry's value is written into a journal: format version, checksum, postcard.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The version of the record format; raised when a stored type changes its shape.
-pub const FORMAT: u8 = 1;
+/// The version of the format; raised when a stored type changes its shape.
+pub const FORMAT: u8 = 2;
+/// Bytes before the value: one of format version, four of checksum.
+const HEAD: usize = 5;
 
-/// Why a stored record cannot be read.
+/// Why a stored value cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
     /// Too short to hold version and checksum.
-    #[error("the record has only {0} bytes")]
+    #[error("the entry has only {0} bytes")]
     Short(usize),
     /// Written by another version of the program.
-    #[error("the record has format {found}, this program reads {FORMAT}")]
+    #[error("the entry has format {found}, this program reads up to {FORMAT}; it was written by a newer version")]
     Format {
         /// What stands there.
         found: u8,
     },
     /// The bytes are not those that were written.
-    #[error("the checksum is wrong: the record is damaged")]
+    #[error("the checksum is wrong: the entry is damaged")]
     Checksum,
     /// The bytes are those that were written, but mean nothing here.
-    #[error("the record cannot be decoded: {0}")]
+    #[error("the entry cannot be decoded: {0}")]
     Postcard(#[from] postcard::Error),
 }
 
-/// One byte of format version, four of CRC-32 (little-endian) over the rest, then the value in postcard's wire format.
+/// One byte of format version, four of CRC-32 (little-endian) over the key and what follows, then the value in postcard's
+/// wire format. The key is part of the checksum, so that no value can be taken for that of another key.
 ///
 /// # Errors
 /// When the value cannot be serialised.
-pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+pub fn encode<T: Serialize>(key: &[u8], value: &T) -> Result<Vec<u8>, CodecError> {
     let mut bytes = postcard::to_extend(value, vec![FORMAT, 0, 0, 0, 0])?;
-    let (head, body) = bytes.split_at_mut(5);
-    head[1..].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+    let (head, body) = bytes.split_at_mut(HEAD);
+    head[1..].copy_from_slice(&checksum(key, body).to_le_bytes());
     Ok(bytes)
 }
 
@@ -41,15 +44,30 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
 ///
 /// # Errors
 /// When the bytes are short, of another format, damaged, or not this type.
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+pub fn decode<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T, CodecError> {
+    match checked(key, bytes)? {
+        (FORMAT, body) => Ok(postcard::from_bytes(body)?),
+        (found, _) => Err(CodecError::Format { found }),
+    }
+}
+
+/// The format of a stored value and the value itself, which is undamaged.
+///
+/// # Errors
+/// When the bytes are too short or damaged.
+pub fn checked<'a>(key: &[u8], bytes: &'a [u8]) -> Result<(u8, &'a [u8]), CodecError> {
     let [format, a, b, c, d, body @ ..] = bytes else { return Err(CodecError::Short(bytes.len())) };
-    if *format != FORMAT {
-        return Err(CodecError::Format { found: *format });
+    match checksum(key, body) == u32::from_le_bytes([*a, *b, *c, *d]) {
+        true => Ok((*format, body)),
+        false => Err(CodecError::Checksum),
     }
-    if crc32fast::hash(body) != u32::from_le_bytes([*a, *b, *c, *d]) {
-        return Err(CodecError::Checksum);
-    }
-    Ok(postcard::from_bytes(body)?)
+}
+
+fn checksum(key: &[u8], body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(body);
+    hasher.finalize()
 }
 
 #[cfg(test)]
@@ -58,14 +76,15 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_and_damage_is_noticed() {
-        let bytes = encode(&("ticket", 7u64)).unwrap();
-        assert_eq!(decode::<(String, u64)>(&bytes).unwrap(), ("ticket".to_owned(), 7));
+        let bytes = encode(b"key", &("ticket", 7u64)).unwrap();
+        assert_eq!(decode::<(String, u64)>(b"key", &bytes).unwrap(), ("ticket".to_owned(), 7));
         for at in 1..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
-            assert!(matches!(decode::<(String, u64)>(&damaged), Err(CodecError::Checksum)), "byte {at}");
+            assert!(matches!(decode::<(String, u64)>(b"key", &damaged), Err(CodecError::Checksum)), "byte {at}");
         }
-        assert!(matches!(decode::<u8>(&[FORMAT]), Err(CodecError::Short(1))));
-        assert!(matches!(decode::<u8>(&[9, 0, 0, 0, 0]), Err(CodecError::Format { found: 9 })));
+        assert!(matches!(decode::<(String, u64)>(b"kex", &bytes), Err(CodecError::Checksum)), "another key");
+        assert!(matches!(decode::<u8>(b"", &[FORMAT]), Err(CodecError::Short(1))));
+        assert!(matches!(decode::<u8>(b"", &[9, 0, 0, 0, 0]), Err(CodecError::Format { found: 9 })));
     }
 }

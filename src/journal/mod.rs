@@ -1,59 +1,144 @@
 //! What makes the ledger durable.
 //!
-//! A commit holds tickets, counters and positions together, or nothing; what is shown is only what is committed.
+//! A commit holds tickets, counters and positions together, or nothing; what is shown is only what is committed. Every
+//! kind of journal keeps the same [`entry`]s.
 
 pub mod codec;
+mod earlier;
+pub mod entry;
+pub mod kafka;
 mod sqlite;
 
-pub use sqlite::{JournalError, SqliteJournal};
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::path::Path;
 
-use crate::ledger::{Changes, Ledger, Settings};
+pub use kafka::{KafkaJournal, KafkaJournalError};
+pub use sqlite::{SqliteError, SqliteJournal};
+
+use crate::config::{Config, JournalKind};
+use crate::ledger::{Ledgers, Settings};
+use crate::record::Partition;
+use crate::sink::{DeliveryError, Outgoing, Producer};
 
 /// A journal of one kind or another.
 #[derive(Debug)]
 pub enum Journal {
-    /// One file.
-    Sqlite(Box<SqliteJournal>),
+    /// One file, and what goes to topics beside it.
+    Sqlite(Box<SqliteJournal>, Option<Producer>),
+    /// Compacted topics.
+    Kafka(Box<KafkaJournal>),
     /// Nothing is kept: for replays, which begin at the beginning.
-    None,
+    None(Option<Producer>),
+}
+
+/// What is to be made durable in one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Commit<'a> {
+    /// The ledgers with their changes.
+    pub ledgers: &'a Ledgers,
+    /// What goes out.
+    pub outgoing: &'a [&'a Outgoing],
+    /// The offset of the next record to take, by partition.
+    pub positions: &'a [(Partition, i64)],
+}
+
+/// Why a commit did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The file did not take it; nothing of it is written, and it can be tried again.
+    #[error(transparent)]
+    Sqlite(#[from] SqliteError),
+    /// The topics did not take it.
+    #[error(transparent)]
+    Kafka(#[from] KafkaJournalError),
+    /// What goes out was not taken.
+    #[error(transparent)]
+    Outgoing(#[from] DeliveryError),
+}
+
+impl CommitError {
+    /// Whether it is not known what is committed, so that all has to be restored.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Kafka(error) if error.is_lost())
+    }
 }
 
 impl Journal {
-    /// The ledger as of the last commit.
-    ///
-    /// # Errors
-    /// When what is stored cannot be read.
-    pub fn restore(&mut self, settings: Settings) -> Result<Ledger, JournalError> {
-        match self {
-            Self::Sqlite(journal) => journal.restore(settings),
-            Self::None => Ok(Ledger::new(settings)),
-        }
-    }
-
-    /// Makes the changes durable, all or none.
+    /// Makes changes durable, all or none. What goes to topics beside a file is delivered before, so that none is missing;
+    /// after a crash some may be there twice.
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn commit(&mut self, ledger: &Ledger, changes: &Changes) -> Result<(), JournalError> {
+    pub fn commit(&mut self, commit: Commit<'_>) -> Result<(), CommitError> {
         match self {
-            Self::Sqlite(journal) => journal.commit(ledger, changes),
-            Self::None => Ok(()),
+            Self::Sqlite(journal, producer) => {
+                deliver(producer.as_ref(), commit.outgoing)?;
+                Ok(commit.ledgers.iter().try_for_each(|ledger| journal.commit(ledger))?)
+            }
+            Self::Kafka(journal) => Ok(journal.commit(commit)?),
+            Self::None(producer) => Ok(deliver(producer.as_ref(), commit.outgoing)?),
         }
     }
 
     /// The name of its kind.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Sqlite(_) => "sqlite",
-            Self::None => "none",
+            Self::Sqlite(..) => "sqlite",
+            Self::Kafka(_) => "kafka",
+            Self::None(_) => "none",
         }
     }
+}
 
-    /// Its lasting identity, where it has one.
-    pub fn id(&self) -> Option<&str> {
-        match self {
-            Self::Sqlite(journal) => Some(journal.id()),
-            Self::None => None,
+fn deliver(producer: Option<&Producer>, outgoing: &[&Outgoing]) -> Result<(), DeliveryError> {
+    producer.map_or(Ok(()), |producer| producer.deliver(outgoing.iter().copied()))
+}
+
+/// The ledgers of a journal as of its last commit, whoever writes it meanwhile. With topics, a ledger for each partition of
+/// the inputs.
+///
+/// # Errors
+/// When there is no journal, or it cannot be read.
+pub fn read(config: &Config, settings: Settings) -> Result<Ledgers, ReadError> {
+    match config.journal.kind {
+        JournalKind::Sqlite => Ok(Ledgers::one(SqliteJournal::read(&config.journal.path, settings)?)),
+        JournalKind::None => Err(ReadError::None),
+        JournalKind::Kafka => {
+            let mut ledgers = BTreeMap::new();
+            for partition in kafka::journalled(config)? {
+                let ledger = kafka::snapshot(&config.kafka, settings, &partition)?;
+                ledgers.insert(partition, ledger);
+            }
+            Ok(Ledgers::Each(ledgers))
         }
     }
+}
+
+/// Why a journal cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file.
+    #[error(transparent)]
+    Sqlite(#[from] SqliteError),
+    /// The topics.
+    #[error(transparent)]
+    Kafka(#[from] KafkaJournalError),
+    /// There is none.
+    #[error("`[journal] kind` is `none`: nothing is kept that could be read")]
+    None,
+}
+
+/// Locks a file in a folder, which is made if need be, for as long as the result lives.
+///
+/// # Errors
+/// When another process has it, or the folder cannot be used.
+pub fn lock(folder: &Path, name: &str) -> Result<File, TryLockError> {
+    let open = || {
+        std::fs::create_dir_all(folder)?;
+        File::options().create(true).truncate(false).write(true).open(folder.join(name))
+    };
+    let file = open().map_err(TryLockError::Error)?;
+    file.try_lock()?;
+    Ok(file)
 }

@@ -1,32 +1,33 @@
 //! The embedded journal: one file, states, counters and positions in one transaction.
 //!
 //! A commit is on disk before it returns (`synchronous = FULL`), so what is shown afterwards can not be lost by a crash
-//! of the process or the machine. The file is locked for one process.
+//! of the process or the machine. One process writes, which a lock on a file of its own makes sure of; others may read or
+//! copy what is committed at the same time.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
-use serde::{Deserialize, Serialize};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
-use super::codec::{self, CodecError};
-use crate::ledger::{Changes, Counters, Held, Labels, Ledger, PartitionState, Settings, Slot, TicketKey};
-use crate::record::Partition;
+use super::codec::CodecError;
+use super::earlier;
+use super::entry::{self, Damage, Key, Restoring, Written};
+use crate::ledger::{Ledger, Settings};
 
 /// The name of the file in its folder.
-const FILE: &str = "journal.sqlite";
+pub const FILE: &str = "journal.sqlite";
+/// The file that the writing process locks.
+const LOCK: &str = "journal.lock";
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS ticket (key BLOB PRIMARY KEY, record BLOB) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS partition (number INTEGER PRIMARY KEY, topic TEXT NOT NULL, partition INTEGER NOT NULL, record BLOB NOT NULL);
-    CREATE TABLE IF NOT EXISTS label (dimension TEXT NOT NULL, number INTEGER NOT NULL, name TEXT NOT NULL, PRIMARY KEY (dimension, number)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS entry (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 ";
 
 /// What goes wrong with the file.
 #[derive(Debug, thiserror::Error)]
-pub enum JournalError {
+pub enum SqliteError {
     /// The folder cannot be made or written.
     #[error("the journal's folder {path} cannot be used: {cause}; give a folder that this user may write as `[journal] path`", path = path.display())]
     Folder {
@@ -35,7 +36,7 @@ pub enum JournalError {
         /// The system's answer.
         cause: std::io::Error,
     },
-    /// Another process holds it.
+    /// Another process writes it.
     #[error(
         "the journal {path} is in use by another process; the sqlite journal serves one instance: stop the other one, \
          or give this one a folder and a consumer group of its own",
@@ -45,36 +46,25 @@ pub enum JournalError {
         /// The file.
         path: PathBuf,
     },
-    /// A service writes it, and it is only to be read.
-    #[error(
-        "the journal {path} is in use by a running service; stop the service for as long as the journal is read, or read a \
-         snapshot of its folder (one that the file system makes in one step; a plain copy of a journal in use is torn) with \
-         `--set journal.path=FOLDER`",
-        path = path.display()
-    )]
-    Busy {
-        /// The file.
-        path: PathBuf,
-    },
     /// There is nothing to be read.
     #[error("there is no journal {path}; check `[journal] path`, which is relative to the working directory", path = path.display())]
     Missing {
         /// The file.
         path: PathBuf,
     },
-    /// A record in it is damaged or of another version.
-    #[error(
-        "the journal {path} cannot be used: {what}: {cause}; restore the file from a backup, or move it away to count anew \
-         from the start of the topics",
-        path = path.display()
-    )]
+    /// There is something where nothing may be.
+    #[error("{path} is there already, and is not overwritten; give the name of a new file, or move it away", path = path.display())]
+    Occupied {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An entry in it is damaged, missing or of another version.
+    #[error("the journal {path} is damaged and is not used: {what}; {REPAIR}", path = path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Which record.
+        /// What is wrong.
         what: String,
-        /// What is wrong with it.
-        cause: CodecError,
     },
     /// Everything else that SQLite says.
     #[error("the journal {path}: {cause}", path = path.display())]
@@ -85,26 +75,24 @@ pub enum JournalError {
         cause: rusqlite::Error,
     },
     /// A value that cannot be written.
-    #[error("a record cannot be encoded: {0}")]
+    #[error("an entry cannot be encoded: {0}")]
     Encode(#[from] CodecError),
 }
 
-/// What is stored of a partition besides its name.
-#[derive(Serialize, Deserialize)]
-struct StoredPartition {
-    next_offset: i64,
-    watermark: i64,
-    counters: Counters,
-}
+/// The ways out of a damaged journal.
+const REPAIR: &str = "put a backup of the folder in its place (`customer-reach journal backup` makes them): it catches up \
+                      from Kafka by itself; or move the folder away and give another `[kafka] group`, to count anew from \
+                      the start of the topics";
 
-/// An open journal.
+/// A journal that this process writes.
 #[derive(Debug)]
 pub struct SqliteJournal {
     connection: Connection,
     path: PathBuf,
     id: String,
-    labels_written: (usize, usize),
-    partitions_written: usize,
+    written: Written,
+    /// Held for as long as the journal is open.
+    _lock: File,
 }
 
 impl SqliteJournal {
@@ -112,29 +100,46 @@ impl SqliteJournal {
     ///
     /// # Errors
     /// When the folder cannot be used or the file is in use or damaged.
-    pub fn open(folder: &Path) -> Result<Self, JournalError> {
-        std::fs::create_dir_all(folder).map_err(|cause| JournalError::Folder { path: folder.to_owned(), cause })?;
+    pub fn open(folder: &Path) -> Result<Self, SqliteError> {
         let path = folder.join(FILE);
-        let opened = connect(&path).and_then(|connection| Ok((journal_id(&connection)?, connection)));
-        let (id, connection) = opened.map_err(|cause| at(&path, cause))?;
-        Ok(Self { connection, path, id, labels_written: (0, 0), partitions_written: 0 })
+        let lock = super::lock(folder, LOCK).map_err(|error| match error {
+            std::fs::TryLockError::Error(cause) => SqliteError::Folder { path: folder.to_owned(), cause },
+            std::fs::TryLockError::WouldBlock => SqliteError::InUse { path: path.clone() },
+        })?;
+        let open = || -> rusqlite::Result<(String, Connection)> {
+            let mut connection = connect(&path)?;
+            earlier::upgrade(&mut connection)?;
+            Ok((journal_id(&connection)?, connection))
+        };
+        let (id, connection) = open().map_err(|cause| at(&path, cause))?;
+        Ok(Self { connection, path, id, written: Written::default(), _lock: lock })
     }
 
-    /// Reads the ledger of a journal that is there, and leaves the journal as it is.
+    /// Reads the ledger of a journal that is there, as of its last commit, and leaves the journal as it is.
     ///
     /// # Errors
-    /// When there is none, a service writes it, or it cannot be read.
-    pub fn read(folder: &Path, settings: Settings) -> Result<Ledger, JournalError> {
-        let path = folder.join(FILE);
-        if !path.exists() {
-            return Err(JournalError::Missing { path });
+    /// When there is none, or it cannot be read.
+    pub fn read(folder: &Path, settings: Settings) -> Result<Ledger, SqliteError> {
+        let (path, connection) = connect_to_read(folder)?;
+        // One snapshot for all that is read.
+        connection.execute_batch("BEGIN").map_err(|cause| at(&path, cause))?;
+        restore(&connection, &path, settings)
+    }
+
+    /// Copies the journal as of its last commit into a new folder, whether or not a process writes it.
+    ///
+    /// # Errors
+    /// When there is no journal, the folder has one already, or cannot be written.
+    pub fn backup(folder: &Path, target: &Path) -> Result<PathBuf, SqliteError> {
+        let (_, connection) = connect_to_read(folder)?;
+        std::fs::create_dir_all(target).map_err(|cause| SqliteError::Folder { path: target.to_owned(), cause })?;
+        let copy = target.join(FILE);
+        if copy.exists() {
+            return Err(SqliteError::Occupied { path: copy });
         }
-        let opened = connect_to_read(&path).and_then(|connection| Ok((journal_id(&connection)?, connection)));
-        let (id, connection) = opened.map_err(|cause| match at(&path, cause) {
-            JournalError::InUse { path } => JournalError::Busy { path },
-            other => other,
-        })?;
-        Self { connection, path, id, labels_written: (0, 0), partitions_written: 0 }.restore(settings)
+        let vacuum = connection.execute("VACUUM INTO ?", [copy.to_string_lossy()]);
+        vacuum.map_err(|cause| at(&copy, cause))?;
+        Ok(copy)
     }
 
     /// The journal's lasting identity.
@@ -145,94 +150,90 @@ impl SqliteJournal {
     /// Reads everything back.
     ///
     /// # Errors
-    /// When a record is damaged, or the file cannot be read.
-    pub fn restore(&mut self, settings: Settings) -> Result<Ledger, JournalError> {
-        let mut ledger = Ledger::new(settings);
-        let teams = self.labels("team")?;
-        let services = self.labels("service")?;
-        ledger.restore_labels(&teams, &services);
-        self.labels_written = (ledger.teams().names().len(), ledger.services().names().len());
-        self.restore_partitions(&mut ledger)?;
-        self.partitions_written = ledger.partitions().len();
-        self.restore_tickets(&mut ledger)?;
+    /// When an entry is damaged or missing, or the file cannot be read.
+    pub fn restore(&mut self, settings: Settings) -> Result<Ledger, SqliteError> {
+        let ledger = restore(&self.connection, &self.path, settings)?;
+        self.written = Written::all(&ledger);
         Ok(ledger)
-    }
-
-    fn labels(&self, dimension: &str) -> Result<Vec<String>, JournalError> {
-        let read = || -> rusqlite::Result<Vec<String>> {
-            let mut statement =
-                self.connection.prepare("SELECT name FROM label WHERE dimension = ? ORDER BY number")?;
-            statement.query_map([dimension], |row| row.get(0))?.collect()
-        };
-        read().map_err(|cause| at(&self.path, cause))
-    }
-
-    fn restore_partitions(&self, ledger: &mut Ledger) -> Result<(), JournalError> {
-        let read = || -> rusqlite::Result<Vec<(String, i32, Vec<u8>)>> {
-            let mut statement =
-                self.connection.prepare("SELECT topic, partition, record FROM partition ORDER BY number")?;
-            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
-        };
-        for (topic, number, record) in read().map_err(|cause| at(&self.path, cause))? {
-            let what = || format!("partition {topic}[{number}]");
-            let stored: StoredPartition = self.decode(&record, what)?;
-            ledger.restore_partition(PartitionState {
-                partition: Partition { topic: topic.into(), number },
-                next_offset: stored.next_offset,
-                watermark: stored.watermark,
-                counters: Arc::new(stored.counters),
-            });
-        }
-        Ok(())
-    }
-
-    fn restore_tickets(&self, ledger: &mut Ledger) -> Result<(), JournalError> {
-        let sqlite = |cause| at(&self.path, cause);
-        let count: i64 =
-            self.connection.query_row("SELECT count(*) FROM ticket", [], |row| row.get(0)).map_err(sqlite)?;
-        ledger.reserve(usize::try_from(count).unwrap_or_default());
-        let mut statement = self.connection.prepare("SELECT key, record FROM ticket").map_err(sqlite)?;
-        let mut rows = statement.query([]).map_err(sqlite)?;
-        while let Some(row) = rows.next().map_err(sqlite)? {
-            let key: [u8; 16] = row.get(0).map_err(sqlite)?;
-            let record: Option<Vec<u8>> = row.get(1).map_err(sqlite)?;
-            let slot = match record {
-                None => Slot::Retired,
-                Some(record) => Slot::Held(self.decode(&record, || format!("ticket {:x}", u128::from_be_bytes(key)))?),
-            };
-            ledger.restore_ticket(TicketKey(u128::from_be_bytes(key)), slot);
-        }
-        Ok(())
-    }
-
-    fn decode<T: serde::de::DeserializeOwned>(
-        &self,
-        record: &[u8],
-        what: impl Fn() -> String,
-    ) -> Result<T, JournalError> {
-        codec::decode(record).map_err(|cause| JournalError::Damaged { path: self.path.clone(), what: what(), cause })
     }
 
     /// Writes what changed, in one transaction that is on disk when this returns.
     ///
     /// # Errors
     /// When it cannot be written; nothing of it is then.
-    pub fn commit(&mut self, ledger: &Ledger, changes: &Changes) -> Result<(), JournalError> {
+    pub fn commit(&mut self, ledger: &Ledger) -> Result<(), SqliteError> {
         let mut write = || -> Result<(), WriteError> {
             let transaction = self.connection.transaction()?;
-            write_labels(&transaction, "team", ledger.teams(), self.labels_written.0)?;
-            write_labels(&transaction, "service", ledger.services(), self.labels_written.1)?;
-            write_partitions(&transaction, ledger, &changes.partitions, self.partitions_written)?;
-            write_tickets(&transaction, ledger, &changes.tickets)?;
+            write(&transaction, |see| self.written.missing(ledger, see))?;
             Ok(transaction.commit()?)
         };
-        write().map_err(|error| match error {
-            WriteError::Sqlite(cause) => at(&self.path, cause),
-            WriteError::Encode(cause) => JournalError::Encode(cause),
-        })?;
-        self.labels_written = (ledger.teams().names().len(), ledger.services().names().len());
-        self.partitions_written = ledger.partitions().len();
+        write().map_err(|error| error.at(&self.path))?;
+        self.written = Written::all(ledger);
         Ok(())
+    }
+
+    /// Writes everything that a ledger holds into a journal that is empty.
+    ///
+    /// # Errors
+    /// When the journal holds something, or cannot be written; nothing is then.
+    pub fn fill(&mut self, ledger: &Ledger) -> Result<(), SqliteError> {
+        let sqlite = |cause| at(&self.path, cause);
+        let entries: i64 =
+            self.connection.query_row("SELECT count(*) FROM entry", [], |row| row.get(0)).map_err(sqlite)?;
+        if entries > 0 {
+            return Err(SqliteError::Occupied { path: self.path.clone() });
+        }
+        let mut write_all = || -> Result<(), WriteError> {
+            let transaction = self.connection.transaction()?;
+            write(&transaction, |see| entry::all(ledger, see))?;
+            Ok(transaction.commit()?)
+        };
+        write_all().map_err(|error| error.at(&self.path))
+    }
+}
+
+/// Takes one entry of those to be written.
+type See<'a> = &'a mut dyn FnMut(Key, Vec<u8>) -> Result<(), WriteError>;
+
+/// Writes the entries that `entries` shows.
+fn write(
+    transaction: &Transaction<'_>,
+    entries: impl FnOnce(See<'_>) -> Result<(), WriteError>,
+) -> Result<(), WriteError> {
+    let mut insert = transaction.prepare_cached("INSERT OR REPLACE INTO entry VALUES (?, ?)")?;
+    entries(&mut |key, value| {
+        insert.execute(params![key.to_bytes(), value])?;
+        Ok(())
+    })
+}
+
+fn restore(connection: &Connection, path: &Path, settings: Settings) -> Result<Ledger, SqliteError> {
+    let sqlite = |cause| at(path, cause);
+    let damage = |damage: Damage| SqliteError::Damaged { path: path.to_owned(), what: damage.to_string() };
+    if let Some(ledger) = earlier::read(connection, settings).map_err(sqlite)? {
+        return Ok(ledger);
+    }
+    check(connection, path)?;
+    let mut restoring = Restoring::new(settings);
+    let count: i64 = connection.query_row("SELECT count(*) FROM entry", [], |row| row.get(0)).map_err(sqlite)?;
+    restoring.reserve(usize::try_from(count).unwrap_or_default());
+    let mut statement = connection.prepare("SELECT key, value FROM entry").map_err(sqlite)?;
+    let mut rows = statement.query([]).map_err(sqlite)?;
+    while let Some(row) = rows.next().map_err(sqlite)? {
+        let bytes = |column| Ok(row.get_ref(column)?.as_blob()?);
+        let (key, value) = (bytes(0).map_err(sqlite)?, bytes(1).map_err(sqlite)?);
+        restoring.take(key, value).map_err(damage)?;
+    }
+    restoring.finish().map_err(damage)
+}
+
+/// Looks whether the file holds together: an entry that a damaged page no longer leads to would go unnoticed.
+fn check(connection: &Connection, path: &Path) -> Result<(), SqliteError> {
+    let found: String =
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|cause| at(path, cause))?;
+    match found.as_str() {
+        "ok" => Ok(()),
+        what => Err(SqliteError::Damaged { path: path.to_owned(), what: what.replace('\n', " ") }),
     }
 }
 
@@ -245,71 +246,37 @@ enum WriteError {
     Encode(#[from] CodecError),
 }
 
-fn write_labels(
-    transaction: &Transaction<'_>,
-    dimension: &str,
-    labels: &Labels,
-    written: usize,
-) -> Result<(), WriteError> {
-    let mut insert = transaction.prepare_cached("INSERT OR REPLACE INTO label VALUES (?, ?, ?)")?;
-    for (number, name) in (0_i64..).zip(labels.names()).skip(written) {
-        insert.execute(params![dimension, number, &**name])?;
-    }
-    Ok(())
-}
-
-/// Writes the partitions that changed, and those that were never written, even if they counted nothing yet: tickets
-/// name their partition by its number, and a number that is left out would be another partition's after a restart.
-fn write_partitions(
-    transaction: &Transaction<'_>,
-    ledger: &Ledger,
-    changed: &[u32],
-    written: usize,
-) -> Result<(), WriteError> {
-    let mut insert = transaction.prepare_cached("INSERT OR REPLACE INTO partition VALUES (?, ?, ?, ?)")?;
-    for (at, (number, state)) in (0_u32..).zip(ledger.partitions()).enumerate() {
-        if at < written && !changed.contains(&number) {
-            continue;
+impl WriteError {
+    fn at(self, path: &Path) -> SqliteError {
+        match self {
+            Self::Sqlite(cause) => at(path, cause),
+            Self::Encode(cause) => SqliteError::Encode(cause),
         }
-        let record = StoredPartition {
-            next_offset: state.next_offset,
-            watermark: state.watermark,
-            counters: (*state.counters).clone(),
-        };
-        let Partition { topic, number: partition } = &state.partition;
-        insert.execute(params![number, &**topic, partition, codec::encode(&record)?])?;
     }
-    Ok(())
 }
 
-fn write_tickets(transaction: &Transaction<'_>, ledger: &Ledger, keys: &[TicketKey]) -> Result<(), WriteError> {
-    let mut insert = transaction.prepare_cached("INSERT OR REPLACE INTO ticket VALUES (?, ?)")?;
-    for key in keys {
-        let record = match ledger.ticket(*key) {
-            Some(Slot::Held(held)) => Some(codec::encode::<Held>(held)?),
-            Some(Slot::Retired) | None => None,
-        };
-        insert.execute(params![key.0.to_be_bytes(), record])?;
-    }
-    Ok(())
-}
-
-/// Opens the file for this process alone.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_millis(500))?;
-    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.execute_batch(&format!("BEGIN EXCLUSIVE; {SCHEMA} COMMIT;"))?;
+    connection.execute_batch(SCHEMA)?;
     Ok(connection)
 }
 
-/// Opens the file beside others that only read.
-fn connect_to_read(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    connection.busy_timeout(Duration::from_millis(500))?;
-    Ok(connection)
+/// Opens the file to read it beside a process that writes it.
+fn connect_to_read(folder: &Path) -> Result<(PathBuf, Connection), SqliteError> {
+    let path = folder.join(FILE);
+    if !path.exists() {
+        return Err(SqliteError::Missing { path });
+    }
+    let open = || -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        Ok(connection)
+    };
+    let connection = open().map_err(|cause| at(&path, cause))?;
+    Ok((path, connection))
 }
 
 /// The identity written when the journal was made: random, since two journals must never be taken for one.
@@ -323,18 +290,21 @@ fn journal_id(connection: &Connection) -> rusqlite::Result<String> {
         .query_row("INSERT INTO meta VALUES ('id', lower(hex(randomblob(8)))) RETURNING value", [], |row| row.get(0))
 }
 
-fn at(path: &Path, cause: rusqlite::Error) -> JournalError {
+fn at(path: &Path, cause: rusqlite::Error) -> SqliteError {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     let path = path.to_owned();
     match cause.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => JournalError::InUse { path },
-        _ => JournalError::Sqlite { path, cause },
+        Some(DatabaseCorrupt | NotADatabase) => SqliteError::Damaged { path, what: cause.to_string() },
+        _ => SqliteError::Sqlite { path, cause },
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::{Held, PartitionState, Slot, TicketKey};
     use crate::outcome::Outcome;
+    use crate::record::Partition;
     use crate::ticket::{State, Ticket, Version};
     use crate::verdict::Findings;
 
@@ -370,8 +340,7 @@ mod tests {
         let id = journal.id().to_owned();
         let mut ledger = journal.restore(Settings::default()).unwrap();
         fill(&mut ledger);
-        let changes = ledger.take_changes();
-        journal.commit(&ledger, &changes).unwrap();
+        journal.commit(&ledger).unwrap();
         let number = ledger.partition(&Partition { topic: "t".into(), number: 3 });
         ledger.apply("s", number, 9, &ticket("uncommitted", 1, State::Open), Findings::default());
         drop(journal);
@@ -401,8 +370,7 @@ mod tests {
             let number = ledger.partition(&partition(busy));
             let outcome = ledger.apply("s", number, 5, &ticket(key, 1, State::Open), Findings::default());
             ledger.finish_record(number, 0, Some(5), outcome);
-            let changes = ledger.take_changes();
-            journal.commit(&ledger, &changes).unwrap();
+            journal.commit(&ledger).unwrap();
             ledger = journal.restore(Settings::default()).unwrap();
         }
         let position = |state: &PartitionState| (state.partition.number, state.next_offset);
@@ -416,20 +384,25 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_is_read_without_being_changed_and_not_while_a_service_writes_it() {
+    fn a_journal_is_read_and_copied_as_of_its_last_commit_while_it_is_written() {
         let folder = tempfile::tempdir().unwrap();
-        let read = || SqliteJournal::read(folder.path(), Settings::default());
-        assert!(read().unwrap_err().to_string().contains("check `[journal] path`"));
+        let read = |folder: &Path| SqliteJournal::read(folder, Settings::default());
+        assert!(read(folder.path()).unwrap_err().to_string().contains("check `[journal] path`"));
         let mut journal = SqliteJournal::open(folder.path()).unwrap();
         let mut ledger = journal.restore(Settings::default()).unwrap();
         fill(&mut ledger);
-        let changes = ledger.take_changes();
-        journal.commit(&ledger, &changes).unwrap();
-        let error = read().unwrap_err();
-        assert!(error.to_string().contains("stop the service for as long as the journal is read"), "{error}");
-        drop(journal);
-        assert_eq!(all(&read().unwrap()), all(&ledger));
-        assert_eq!(all(&read().unwrap()), all(&ledger), "a second time as well");
+        journal.commit(&ledger).unwrap();
+        assert_eq!(all(&read(folder.path()).unwrap()), all(&ledger));
+        let copy = folder.path().join("copy");
+        SqliteJournal::backup(folder.path(), &copy).unwrap();
+        assert!(SqliteJournal::backup(folder.path(), &copy).unwrap_err().to_string().contains("not overwritten"));
+
+        let number = ledger.partition(&Partition { topic: "t".into(), number: 3 });
+        ledger.apply("s", number, 9, &ticket("later", 1, State::Open), Findings::default());
+        journal.commit(&ledger).unwrap();
+        assert_eq!(all(&read(folder.path()).unwrap()).len(), 4);
+        let restored = SqliteJournal::open(&copy).unwrap().restore(Settings::default()).unwrap();
+        assert_eq!(all(&restored).len(), 3);
     }
 
     #[test]
@@ -442,8 +415,7 @@ mod tests {
         let number = ledger.partition(&Partition { topic: "t".into(), number: 3 });
         ledger.finish_record(number, 3, Some(100), Outcome::Ignored);
         ledger.retire();
-        let changes = ledger.take_changes();
-        journal.commit(&ledger, &changes).unwrap();
+        journal.commit(&ledger).unwrap();
         let mut restored = journal.restore(settings).unwrap();
         let outcome = restored.apply("s", number, 101, &ticket("a", 2, State::Open), Findings::default());
         assert_eq!(outcome, Outcome::Late);
@@ -454,21 +426,38 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let _first = SqliteJournal::open(folder.path()).unwrap();
         let error = SqliteJournal::open(folder.path()).unwrap_err();
-        assert!(matches!(error, JournalError::InUse { .. }), "{error}");
+        assert!(matches!(error, SqliteError::InUse { .. }), "{error}");
         assert!(error.to_string().contains("a folder and a consumer group of its own"));
     }
 
     #[test]
-    fn a_damaged_record_stops_the_start() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut journal = SqliteJournal::open(folder.path()).unwrap();
-        let mut ledger = journal.restore(Settings::default()).unwrap();
-        fill(&mut ledger);
-        let changes = ledger.take_changes();
-        journal.commit(&ledger, &changes).unwrap();
-        let damage = "UPDATE ticket SET record = CAST(substr(record, 1, 6) || x'00' || substr(record, 8) AS BLOB)";
-        journal.connection.execute(damage, []).unwrap();
-        let error = journal.restore(Settings::default()).unwrap_err();
-        assert!(error.to_string().contains("checksum"), "{error}");
+    fn damage_stops_the_start_with_the_way_out() {
+        let damages = [
+            ("checksum", "UPDATE entry SET value = CAST(substr(value, 1, 6) || x'00' || substr(value, 8) AS BLOB)"),
+            (
+                "checksum",
+                "UPDATE entry SET key = x'6b0102030405060708090a0b0c0d0e0f10' WHERE key = (SELECT max(key) FROM entry WHERE substr(key, 1, 1) = x'6b')",
+            ),
+            (
+                "the tickets: 2 are there, 3 were written",
+                "DELETE FROM entry WHERE key = (SELECT max(key) FROM entry WHERE substr(key, 1, 1) = x'6b')",
+            ),
+            (
+                "the series of t[3]",
+                "DELETE FROM entry WHERE key = (SELECT min(key) FROM entry WHERE substr(key, 1, 1) = x'63')",
+            ),
+            ("partition 0", "DELETE FROM entry WHERE substr(key, 1, 1) = x'70'"),
+            ("team 2", "DELETE FROM entry WHERE key = x'7400000002'"),
+        ];
+        for (expected, damage) in damages {
+            let folder = tempfile::tempdir().unwrap();
+            let mut journal = SqliteJournal::open(folder.path()).unwrap();
+            let mut ledger = journal.restore(Settings::default()).unwrap();
+            fill(&mut ledger);
+            journal.commit(&ledger).unwrap();
+            assert!(journal.connection.execute(damage, []).unwrap() > 0, "{damage}");
+            let error = journal.restore(Settings::default()).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("put a backup of the folder in its place"), "{error}");
+        }
     }
 }

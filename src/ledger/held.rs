@@ -57,6 +57,8 @@ pub struct Held {
     pub follows: Option<CompactString>,
     /// Where its open state is counted: the partition of its first event.
     pub home: u32,
+    /// A hash of the key of the record that it came by last; 0 where that had none or is not known.
+    pub record_key: u32,
 }
 
 /// Logged effort: a total or single pieces of work, never both, and under whom it was counted.
@@ -160,6 +162,7 @@ impl Held {
             merged_into: None,
             follows: None,
             home: arrival.partition,
+            record_key: 0,
         }
     }
 

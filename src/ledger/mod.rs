@@ -2,9 +2,10 @@
 //!
 //! Pure and in memory: no I/O, no clock. A [`Ledger`] is one unit of independent state: tickets, counters of the
 //! partitions they came by, the labels those use, and the next position of each partition. What changed since the last
-//! [`Ledger::take_changes`] is what a journal has to write.
+//! [`Ledger::settle`] is what a journal has to write. [`Ledgers`] are those of a process.
 
 mod held;
+mod ledgers;
 mod series;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 pub use held::{Arrival, Delta, Effort, Held, Piece, best, compare};
+pub use ledgers::Ledgers;
 pub use series::{Counters, Label, Labels, RESOLUTION_BUCKETS, Series};
 
 use crate::outcome::Outcome;
@@ -59,6 +61,8 @@ pub struct Settings {
     pub service_cap: usize,
     /// How long a closed ticket is held after its last change; `None` for ever.
     pub retention: Option<Duration>,
+    /// Whether new series are fresh at first, and shown at 0 until they are released.
+    pub holds: bool,
 }
 
 impl Default for Settings {
@@ -68,7 +72,36 @@ impl Default for Settings {
             team_cap: 200,
             service_cap: 200,
             retention: Some(Duration::from_secs(90 * 86_400)),
+            holds: false,
         }
+    }
+}
+
+/// Series of a partition that were never shown with a value. They are shown at 0, and since a journal keeps that as it
+/// keeps the counters, no crash can show a first value that no scraper saw begin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fresh {
+    /// All series of closed label sets: the partition itself is new.
+    pub fixed: bool,
+    /// Series of teams and services.
+    pub series: BTreeSet<Series>,
+}
+
+impl Fresh {
+    /// Whether a series is to be shown at 0.
+    pub fn holds(&self, series: Series) -> bool {
+        if series.is_fixed() { self.fixed } else { self.series.contains(&series) }
+    }
+
+    /// Whether every series may be shown.
+    pub fn is_empty(&self) -> bool {
+        !self.fixed && self.series.is_empty()
+    }
+
+    /// Takes away what was released.
+    fn release(&mut self, released: &Self) {
+        self.fixed &= !released.fixed;
+        self.series.retain(|series| !released.series.contains(series));
     }
 }
 
@@ -83,15 +116,16 @@ pub struct PartitionState {
     pub watermark: i64,
     /// What it has counted.
     pub counters: Arc<Counters>,
+    /// What of it was never shown.
+    pub fresh: Arc<Fresh>,
 }
 
-/// What a journal has to write to make the ledger durable.
-#[derive(Debug, Default)]
-pub struct Changes {
-    /// Tickets that changed.
-    pub tickets: Vec<TicketKey>,
-    /// Partitions whose counters or positions changed, by number in [`Ledger::partitions`].
-    pub partitions: Vec<u32>,
+impl PartitionState {
+    /// A partition of which nothing was taken yet.
+    pub fn new(partition: Partition, holds: bool) -> Self {
+        let fresh = Fresh { fixed: holds, series: BTreeSet::new() };
+        Self { partition, next_offset: 0, watermark: i64::MIN, counters: Arc::default(), fresh: Arc::new(fresh) }
+    }
 }
 
 /// Tickets, counters, labels and positions.
@@ -132,12 +166,7 @@ impl Ledger {
         if let Some(number) = self.numbers.get(partition) {
             return *number;
         }
-        self.restore_partition(PartitionState {
-            partition: partition.clone(),
-            next_offset: 0,
-            watermark: i64::MIN,
-            counters: Arc::default(),
-        })
+        self.restore_partition(PartitionState::new(partition.clone(), self.settings.holds))
     }
 
     /// Takes one ticket of a record, with what was found in it.
@@ -186,6 +215,9 @@ impl Ledger {
     fn count_deltas(&mut self) {
         for (partition, series, amount) in self.deltas.drain(..) {
             if let Some(state) = self.partitions.get_mut(partition as usize) {
+                if self.settings.holds && !series.is_fixed() && !series.is_gauge() && !state.counters.has(series) {
+                    Arc::make_mut(&mut state.fresh).series.insert(series);
+                }
                 Arc::make_mut(&mut state.counters).add(series, amount);
                 self.changed_partitions.insert(partition);
             }
@@ -215,18 +247,20 @@ impl Ledger {
         }
     }
 
-    /// What changed since the last time this was asked.
-    pub fn take_changes(&mut self) -> Changes {
-        Changes {
-            tickets: self.changed_tickets.drain().collect(),
-            partitions: std::mem::take(&mut self.changed_partitions).into_iter().collect(),
-        }
+    /// Tickets that changed since [`Ledger::settle`].
+    pub fn changed_tickets(&self) -> &HashSet<TicketKey> {
+        &self.changed_tickets
     }
 
-    /// Puts back changes that could not be written, so that they are part of the next.
-    pub fn return_changes(&mut self, changes: Changes) {
-        self.changed_tickets.extend(changes.tickets);
-        self.changed_partitions.extend(changes.partitions);
+    /// Partitions whose counters or positions changed since [`Ledger::settle`], by number in [`Ledger::partitions`].
+    pub fn changed_partitions(&self) -> &BTreeSet<u32> {
+        &self.changed_partitions
+    }
+
+    /// Takes notice that all changes are durable.
+    pub fn settle(&mut self) {
+        self.changed_tickets.clear();
+        self.changed_partitions.clear();
     }
 
     /// Takes back a partition that a journal held.
@@ -243,19 +277,26 @@ impl Ledger {
         services.iter().for_each(|name| Arc::make_mut(&mut self.services).restore(name));
     }
 
-    /// Takes back a ticket that a journal held.
-    pub fn restore_ticket(&mut self, key: TicketKey, slot: Slot) {
-        if let Slot::Held(held) = &slot
-            && !held.is_open()
-        {
-            self.closed.insert((held.home, held.changed_at, key));
-        }
-        self.tickets.insert(key, slot);
+    /// Takes back the tickets that a journal held, in place of all that are there.
+    pub fn restore_tickets(&mut self, tickets: HashMap<TicketKey, Slot>) {
+        self.closed = tickets.iter().filter_map(|(key, slot)| closed_entry(*key, slot)).collect();
+        self.tickets = tickets;
     }
 
-    /// Makes room for tickets to come, so that no single insert has to.
-    pub fn reserve(&mut self, tickets: usize) {
-        self.tickets.reserve(tickets);
+    /// From the next commit on these series are shown with their values.
+    pub fn release(&mut self, partition: &Partition, released: &Fresh) {
+        let Some(number) = self.numbers.get(partition) else { return };
+        if let Some(state) = self.partitions.get_mut(*number as usize) {
+            Arc::make_mut(&mut state.fresh).release(released);
+            self.changed_partitions.insert(*number);
+        }
+    }
+
+    /// Takes notice of the key of the record that a ticket came by, as a hash; says whether an earlier one had another.
+    pub fn note_record_key(&mut self, ticket: TicketKey, hash: u32) -> bool {
+        let Some(Slot::Held(held)) = self.tickets.get_mut(&ticket) else { return false };
+        let before = std::mem::replace(&mut held.record_key, hash);
+        before != 0 && before != hash
     }
 
     /// What is kept of a ticket.
@@ -271,12 +312,32 @@ impl Ledger {
         }
     }
 
+    /// Every ticket with what is kept of it, in no order.
+    pub fn slots(&self) -> impl Iterator<Item = (TicketKey, &Slot)> {
+        self.tickets.iter().map(|(key, slot)| (*key, slot))
+    }
+
+    /// How many tickets there are, those included that have left memory.
+    pub fn slot_count(&self) -> usize {
+        self.tickets.len()
+    }
+
     /// All tickets held, in no order.
     pub fn tickets(&self) -> impl Iterator<Item = &Held> {
         self.tickets.values().filter_map(|slot| match slot {
             Slot::Held(held) => Some(&**held),
             Slot::Retired => None,
         })
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// What is kept of a partition.
+    pub fn state(&self, partition: &Partition) -> Option<&PartitionState> {
+        self.partitions.get(*self.numbers.get(partition)? as usize)
     }
 
     /// All partitions, by their number here.
@@ -292,6 +353,14 @@ impl Ledger {
     /// The names behind service labels.
     pub fn services(&self) -> &Arc<Labels> {
         &self.services
+    }
+}
+
+/// A closed ticket as it stands among those that are to leave memory one day.
+fn closed_entry(key: TicketKey, slot: &Slot) -> Option<(u32, i64, TicketKey)> {
+    match slot {
+        Slot::Held(held) if !held.is_open() => Some((held.home, held.changed_at, key)),
+        Slot::Held(_) | Slot::Retired => None,
     }
 }
 

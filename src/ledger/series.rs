@@ -20,6 +20,8 @@ impl Label {
     pub const NONE: Self = Self(0);
     /// All names beyond the cap.
     pub const OTHER: Self = Self(1);
+    /// How many labels there always are.
+    pub const FIXED: usize = 2;
 }
 
 /// The names of teams or services in the order they were met, up to a cap.
@@ -135,26 +137,37 @@ impl Series {
 
     /// Whether all its labels are closed sets.
     pub fn is_fixed(self) -> bool {
+        self.label().is_none()
+    }
+
+    /// The team or service of its labels.
+    pub fn label(self) -> Option<Label> {
         match self {
-            Self::TeamEffort { .. }
-            | Self::TeamCorrectedEffort { .. }
-            | Self::TeamReclassifiedEffort { .. }
-            | Self::ServiceEffort { .. }
-            | Self::ServiceCorrectedEffort { .. }
-            | Self::ServiceReclassifiedEffort { .. }
-            | Self::OpenCustomerIncidents { .. } => false,
-            Self::Tickets { .. }
-            | Self::Effort { .. }
-            | Self::CorrectedEffort { .. }
-            | Self::Touches { .. }
-            | Self::ReclassifiedTickets { .. }
-            | Self::ReclassifiedEffort { .. }
-            | Self::ReclassifiedTouches { .. }
-            | Self::OpenTickets { .. }
-            | Self::ResolutionBucket { .. }
-            | Self::ResolutionSum { .. }
-            | Self::Records { .. } => true,
+            Self::TeamEffort { team: label, .. }
+            | Self::TeamCorrectedEffort { team: label, .. }
+            | Self::TeamReclassifiedEffort { team: label, .. }
+            | Self::ServiceEffort { service: label, .. }
+            | Self::ServiceCorrectedEffort { service: label, .. }
+            | Self::ServiceReclassifiedEffort { service: label, .. }
+            | Self::OpenCustomerIncidents { service: label } => Some(label),
+            _ => None,
         }
+    }
+
+    /// The same series with other labels: `team` and `service` say which.
+    #[must_use]
+    pub fn relabelled(mut self, team: impl Fn(Label) -> Label, service: impl Fn(Label) -> Label) -> Self {
+        match &mut self {
+            Self::TeamEffort { team: label, .. }
+            | Self::TeamCorrectedEffort { team: label, .. }
+            | Self::TeamReclassifiedEffort { team: label, .. } => *label = team(*label),
+            Self::ServiceEffort { service: label, .. }
+            | Self::ServiceCorrectedEffort { service: label, .. }
+            | Self::ServiceReclassifiedEffort { service: label, .. }
+            | Self::OpenCustomerIncidents { service: label } => *label = service(*label),
+            _ => {}
+        }
+        self
     }
 
     /// Every series whose labels are all closed sets, so that it can be shown at 0 from the start.
@@ -208,7 +221,22 @@ impl Counters {
 
     /// The value of a series, 0 if it was never counted.
     pub fn get(&self, series: Series) -> i64 {
-        self.values.get(&series).copied().unwrap_or_default()
+        self.find(series).unwrap_or_default()
+    }
+
+    /// The value of a series, if it was ever counted.
+    pub fn find(&self, series: Series) -> Option<i64> {
+        self.values.get(&series).copied()
+    }
+
+    /// How many series were ever counted.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
     }
 
     /// Whether the series was ever counted.

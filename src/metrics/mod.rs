@@ -6,19 +6,17 @@
 mod net;
 mod shown;
 
-use std::time::{Duration, Instant};
-
 use arc_swap::ArcSwap;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
     exponential_buckets,
 };
 
-pub use net::{net_effort, net_service, net_team, net_tickets, net_touches};
-pub use shown::Shown;
+pub use net::{ByTag, net_effort, net_services, net_teams, net_tickets, net_touches};
+pub use shown::{Shown, ShownPartition};
 
 use crate::language::Language;
-use crate::ledger::Ledger;
+use crate::ledger::Ledgers;
 use crate::outcome::Reason;
 use crate::ticket::Affects;
 
@@ -27,7 +25,6 @@ use crate::ticket::Affects;
 pub struct Metrics {
     registry: Registry,
     shown: ArcSwap<Shown>,
-    zero_hold: Duration,
     /// Refused records by reason.
     pub dead_letters: IntCounterVec,
     /// How often each rule spoke, by `pack` and `rule`.
@@ -50,6 +47,13 @@ pub struct Metrics {
     pub reloads: IntCounterVec,
     /// The hash of the packs and services in use, always 1.
     pub pattern_set: IntGaugeVec,
+    /// Tickets that show that an input is not keyed by ticket, by `topic` and `sign`; only where each partition has its
+    /// own ledger.
+    pub unkeyed: IntCounterVec,
+    /// Records that were copied to the partition of their ticket, by `topic` and `partition`.
+    pub rekeyed: IntCounterVec,
+    /// Time to restore the state at the start, or of the partition that was restored last.
+    pub restore_seconds: Gauge,
     /// Time to take one batch.
     pub batch_seconds: Histogram,
     /// Time of it that the journal's commit took.
@@ -59,16 +63,15 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The metrics of a process whose ledger was just restored.
+    /// The metrics of a process that has just started.
     ///
     /// # Errors
     /// When two metrics have the same name.
-    pub fn new(ledger: &Ledger, zero_hold: Duration) -> prometheus::Result<Self> {
+    pub fn new() -> prometheus::Result<Self> {
         let counters = |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(options(name, help), labels);
         let metrics = Self {
             registry: Registry::new(),
-            shown: ArcSwap::from_pointee(Shown::restored(ledger)),
-            zero_hold,
+            shown: ArcSwap::default(),
             dead_letters: counters("dead_letters_total", "Refused records by reason.", &["reason"])?,
             rule_matches: counters(
                 "rule_matches_total",
@@ -112,6 +115,20 @@ impl Metrics {
                 "last_progress_timestamp_seconds",
                 "When records were last committed.",
             ))?,
+            unkeyed: counters(
+                "unkeyed_records_total",
+                "Records that show that their topic is not keyed by ticket.",
+                &["topic", "sign"],
+            )?,
+            rekeyed: counters(
+                "rekeyed_records_total",
+                "Records copied to the partition of their ticket.",
+                &["topic", "partition"],
+            )?,
+            restore_seconds: Gauge::with_opts(options(
+                "restore_seconds",
+                "Time to restore the ledger at the start, or of the partition that was restored last.",
+            ))?,
             batch_seconds: histogram("batch_seconds", "Time to take one batch of records.", 0.001)?,
             commit_seconds: histogram("commit_seconds", "Time the journal takes to commit one batch.", 0.001)?,
             end_to_end_seconds: histogram(
@@ -147,6 +164,9 @@ impl Metrics {
         self.registry.register(Box::new(self.reloads.clone()))?;
         self.registry.register(Box::new(self.pattern_set.clone()))?;
         self.registry.register(Box::new(self.lag.clone()))?;
+        self.registry.register(Box::new(self.unkeyed.clone()))?;
+        self.registry.register(Box::new(self.rekeyed.clone()))?;
+        self.registry.register(Box::new(self.restore_seconds.clone()))?;
         self.registry.register(Box::new(self.last_progress.clone()))?;
         self.registry.register(Box::new(self.batch_seconds.clone()))?;
         self.registry.register(Box::new(self.commit_seconds.clone()))?;
@@ -181,10 +201,9 @@ impl Metrics {
         }
     }
 
-    /// Shows what was just committed.
-    pub fn publish(&self, ledger: &Ledger, now: Instant) {
-        let next = self.shown.load().after_commit(ledger, now, self.zero_hold);
-        self.shown.store(std::sync::Arc::new(next));
+    /// Shows what is committed.
+    pub fn publish(&self, ledgers: &Ledgers) {
+        self.shown.store(std::sync::Arc::new(Shown::of(ledgers.iter())));
     }
 
     /// What is committed.
@@ -196,8 +215,8 @@ impl Metrics {
     ///
     /// # Errors
     /// When a metric cannot be encoded.
-    pub fn render(&self, now: Instant) -> prometheus::Result<String> {
-        let mut families = self.shown.load().families(now, self.zero_hold);
+    pub fn render(&self) -> prometheus::Result<String> {
+        let mut families = self.shown.load().families();
         families.extend(self.registry.gather().into_iter().filter(|family| !family.get_metric().is_empty()));
         let mut text = Vec::new();
         TextEncoder::new().encode(&families, &mut text)?;

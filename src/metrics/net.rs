@@ -1,7 +1,9 @@
 //! Net figures: what counters that only go up say of now. Counted, less corrected and moved out, plus moved in.
 
-use super::Shown;
-use crate::ledger::{Label, Series};
+use std::collections::BTreeMap;
+
+use super::{Shown, ShownPartition};
+use crate::ledger::{Label, Labels, Series};
 use crate::ticket::Affects;
 use crate::verdict::Class;
 
@@ -27,21 +29,68 @@ pub fn net_touches(shown: &Shown, class: Class) -> i64 {
         - shown.sum(|s| matches!(s, Series::ReclassifiedTouches { from, .. } if from == class))
 }
 
-/// Effort in seconds that a team has logged on tickets that have the tag now.
-pub fn net_team(shown: &Shown, of: Label, tag: Affects) -> i64 {
-    shown.sum(|s| s == Series::TeamEffort { affects: tag, team: of })
-        - shown.sum(|s| s == Series::TeamCorrectedEffort { affects: tag, team: of })
-        + shown.sum(|s| matches!(s, Series::TeamReclassifiedEffort { team, to, .. } if (team, to) == (of, tag)))
-        - shown.sum(|s| matches!(s, Series::TeamReclassifiedEffort { team, from, .. } if (team, from) == (of, tag)))
+/// Effort in seconds by tag.
+pub type ByTag = BTreeMap<Affects, i64>;
+
+/// Effort in seconds that each team has logged, by the tag that its tickets have now.
+pub fn net_teams(shown: &Shown) -> BTreeMap<&str, ByTag> {
+    net_by_label(
+        shown,
+        |shown| &shown.teams,
+        |series| match series {
+            Series::TeamEffort { affects, team } => Some((team, Moved::to(affects))),
+            Series::TeamCorrectedEffort { affects, team } => Some((team, Moved::from(affects))),
+            Series::TeamReclassifiedEffort { team, from, to } => Some((team, Moved { from: Some(from), to: Some(to) })),
+            _ => None,
+        },
+    )
 }
 
-/// Effort in seconds that was logged for a service on tickets that have the tag now.
-pub fn net_service(shown: &Shown, of: Label, tag: Affects) -> i64 {
-    shown.sum(|s| s == Series::ServiceEffort { affects: tag, service: of })
-        - shown.sum(|s| s == Series::ServiceCorrectedEffort { affects: tag, service: of })
-        + shown
-            .sum(|s| matches!(s, Series::ServiceReclassifiedEffort { service, to, .. } if (service, to) == (of, tag)))
-        - shown.sum(
-            |s| matches!(s, Series::ServiceReclassifiedEffort { service, from, .. } if (service, from) == (of, tag)),
-        )
+/// Effort in seconds that was logged for each service, by the tag that its tickets have now.
+pub fn net_services(shown: &Shown) -> BTreeMap<&str, ByTag> {
+    net_by_label(
+        shown,
+        |shown| &shown.services,
+        |series| match series {
+            Series::ServiceEffort { affects, service } => Some((service, Moved::to(affects))),
+            Series::ServiceCorrectedEffort { affects, service } => Some((service, Moved::from(affects))),
+            Series::ServiceReclassifiedEffort { service, from, to } => {
+                Some((service, Moved { from: Some(from), to: Some(to) }))
+            }
+            _ => None,
+        },
+    )
+}
+
+/// From which tag a counter takes, and to which it adds.
+struct Moved {
+    from: Option<Affects>,
+    to: Option<Affects>,
+}
+
+impl Moved {
+    fn to(tag: Affects) -> Self {
+        Self { from: None, to: Some(tag) }
+    }
+
+    fn from(tag: Affects) -> Self {
+        Self { from: Some(tag), to: None }
+    }
+}
+
+fn net_by_label(
+    shown: &Shown,
+    names: impl Fn(&ShownPartition) -> &Labels,
+    moved: impl Fn(Series) -> Option<(Label, Moved)>,
+) -> BTreeMap<&str, ByTag> {
+    let mut net: BTreeMap<&str, ByTag> = BTreeMap::new();
+    for partition in &shown.partitions {
+        for (series, value) in partition.counters.iter() {
+            let Some((label, Moved { from, to })) = moved(series) else { continue };
+            let tags = net.entry(names(partition).name(label)).or_default();
+            from.into_iter().for_each(|tag| *tags.entry(tag).or_default() -= value);
+            to.into_iter().for_each(|tag| *tags.entry(tag).or_default() += value);
+        }
+    }
+    net
 }

@@ -4,84 +4,82 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
-use crate::ledger::{Counters, Label, Labels, Ledger, RESOLUTION_BUCKETS, Series};
+use crate::ledger::{Counters, Fresh, Label, Labels, Ledger, PartitionState, RESOLUTION_BUCKETS, Series};
 use crate::record::Partition;
 use crate::ticket::{Affects, Kind};
 
 /// The committed counters of all partitions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Shown {
-    /// By partition, in the ledger's order.
-    pub partitions: Vec<(Partition, Arc<Counters>)>,
+    /// In order of topic and number.
+    pub partitions: Vec<ShownPartition>,
+}
+
+/// The committed counters of one partition.
+#[derive(Clone, Debug)]
+pub struct ShownPartition {
+    /// Which one.
+    pub partition: Partition,
+    /// What it has counted.
+    pub counters: Arc<Counters>,
+    /// What of it is shown at 0.
+    pub fresh: Arc<Fresh>,
     /// The names behind team labels.
     pub teams: Arc<Labels>,
     /// The names behind service labels.
     pub services: Arc<Labels>,
-    held_at_zero: Arc<HashMap<(usize, Series), Instant>>,
+}
+
+impl ShownPartition {
+    fn of(state: &PartitionState, ledger: &Ledger) -> Self {
+        Self {
+            partition: state.partition.clone(),
+            counters: state.counters.clone(),
+            fresh: state.fresh.clone(),
+            teams: ledger.teams().clone(),
+            services: ledger.services().clone(),
+        }
+    }
 }
 
 impl Shown {
-    /// What a restored ledger shows at once: all of it was shown before.
-    pub fn restored(ledger: &Ledger) -> Self {
-        Self {
-            partitions: ledger.partitions().iter().map(|p| (p.partition.clone(), p.counters.clone())).collect(),
-            teams: ledger.teams().clone(),
-            services: ledger.services().clone(),
-            held_at_zero: Arc::default(),
-        }
+    /// What is to be shown of ledgers that are committed.
+    pub fn of<'a>(ledgers: impl IntoIterator<Item = &'a Ledger>) -> Self {
+        let shown = |ledger: &'a Ledger| ledger.partitions().iter().map(move |state| ShownPartition::of(state, ledger));
+        let mut partitions: Vec<_> = ledgers.into_iter().flat_map(shown).collect();
+        partitions.sort_by(|a, b| a.partition.cmp(&b.partition));
+        Self { partitions }
     }
 
-    /// What is to be shown after a commit. Series that were not there before show 0 until `hold` is over, so that a
-    /// scraper sees where they start.
-    #[must_use]
-    pub fn after_commit(&self, ledger: &Ledger, now: Instant, hold: Duration) -> Self {
-        let mut next = Self { held_at_zero: self.held_at_zero.clone(), ..Self::restored(ledger) };
-        if next.held_at_zero.values().any(|since| now.duration_since(*since) >= hold) {
-            Arc::make_mut(&mut next.held_at_zero).retain(|_, since| now.duration_since(*since) < hold);
-        }
-        if hold.is_zero() {
-            return next;
-        }
-        let mut new = Vec::new();
-        for (number, (_, counters)) in next.partitions.iter().enumerate() {
-            let counted = counters.iter().map(|(series, _)| series);
-            match self.partitions.get(number) {
-                Some((_, before)) if Arc::ptr_eq(before, counters) => {}
-                Some((_, before)) => {
-                    new.extend(counted.filter(|s| !s.is_fixed() && !before.has(*s)).map(|s| (number, s)));
-                }
-                None => new.extend(Series::fixed().into_iter().chain(counted).map(|s| (number, s))),
-            }
-        }
-        if !new.is_empty() {
-            Arc::make_mut(&mut next.held_at_zero).extend(new.into_iter().map(|key| (key, now)));
-        }
-        next
+    /// What will be shown of them as soon as nothing is fresh any more.
+    pub fn unheld<'a>(ledgers: impl IntoIterator<Item = &'a Ledger>) -> Self {
+        let mut shown = Self::of(ledgers);
+        shown.partitions.iter_mut().for_each(|partition| partition.fresh = Arc::default());
+        shown
     }
 
     /// The sum of a figure over all partitions.
     pub fn sum(&self, matches: impl Fn(Series) -> bool) -> i64 {
-        let all = self.partitions.iter().flat_map(|(_, counters)| counters.iter());
+        let all = self.partitions.iter().flat_map(|shown| shown.counters.iter());
         all.filter(|(series, _)| matches(*series)).map(|(_, value)| value).sum()
     }
 
-    /// All metric families, sorted by name.
-    pub fn families(&self, now: Instant, hold: Duration) -> Vec<MetricFamily> {
+    /// All metric families, sorted by name. Series that are fresh show 0, so that a scraper sees where they start.
+    pub fn families(&self) -> Vec<MetricFamily> {
         let mut metrics: BTreeMap<&'static str, (&'static Shape, Vec<Metric>)> = BTreeMap::new();
-        for (number, (partition, counters)) in self.partitions.iter().enumerate() {
-            let value = |series: Series| match self.held_at_zero.get(&(number, shown_with(series))) {
-                Some(since) if now.duration_since(*since) < hold && !series.is_gauge() => 0,
-                _ => counters.get(series),
+        for shown in &self.partitions {
+            let counters = &shown.counters;
+            let value = |series: Series| match !series.is_gauge() && shown.fresh.holds(series) {
+                true => 0,
+                false => counters.get(series),
             };
             let dynamic = counters.iter().map(|(series, _)| series).filter(|series| !series.is_fixed());
             for series in Series::fixed().into_iter().chain(dynamic) {
                 let Some(shape) = Shape::of(series) else { continue };
-                let mut metric = Metric::from_label(self.labels(partition, series));
+                let mut metric = Metric::from_label(shown.labels(series));
                 match series {
                     Series::ResolutionSum { affects, kind } => metric.set_histogram(resolution(affects, kind, value)),
                     _ if series.is_gauge() => metric.set_gauge(gauge(value(series))),
@@ -92,10 +90,12 @@ impl Shown {
         }
         metrics.into_values().map(|(shape, metrics)| shape.family(metrics)).collect()
     }
+}
 
-    fn labels(&self, partition: &Partition, series: Series) -> Vec<LabelPair> {
-        let number = partition.number.to_string();
-        let mut labels = vec![("partition", number.as_str()), ("topic", &*partition.topic)];
+impl ShownPartition {
+    fn labels(&self, series: Series) -> Vec<LabelPair> {
+        let number = self.partition.number.to_string();
+        let mut labels = vec![("partition", number.as_str()), ("topic", &*self.partition.topic)];
         let team = |label: Label| self.teams.name(label);
         let service = |label: Label| self.services.name(label);
         match series {
@@ -140,14 +140,6 @@ impl Shown {
         }
         labels.sort_unstable();
         labels.into_iter().map(pair).collect()
-    }
-}
-
-/// The series under whose name a series is shown, and with which it is held at 0.
-fn shown_with(series: Series) -> Series {
-    match series {
-        Series::ResolutionBucket { affects, kind, .. } => Series::ResolutionSum { affects, kind },
-        other => other,
     }
 }
 
@@ -302,55 +294,58 @@ mod tests {
         ledger.finish_record(number, 0, None, outcome);
     }
 
-    fn text(shown: &Shown, now: Instant) -> String {
-        prometheus::TextEncoder::new().encode_to_string(&shown.families(now, Duration::from_secs(60))).unwrap()
+    fn text(ledger: &Ledger) -> String {
+        prometheus::TextEncoder::new().encode_to_string(&Shown::of([ledger]).families()).unwrap()
     }
 
     const TEAM: &str =
         "customer_reach_team_effort_seconds_total{affects=\"internal\",partition=\"0\",team=\"late\",topic=\"t\"}";
 
+    fn holding() -> Ledger {
+        Ledger::new(Settings { holds: true, ..Settings::default() })
+    }
+
     #[test]
-    fn a_new_series_shows_zero_first_and_its_value_after_the_hold() {
-        let hold = Duration::from_secs(60);
-        let mut ledger = Ledger::new(Settings::default());
+    fn a_new_series_shows_zero_first_and_its_value_after_it_was_released() {
+        let mut ledger = holding();
         count_one(&mut ledger, "early");
-        let now = Instant::now();
-        let restored = Shown::restored(&ledger);
-        assert!(text(&restored, now).contains("team=\"early\",topic=\"t\"} 60"), "restored series were shown before");
+        let release = |ledger: &mut Ledger| {
+            let state = ledger.partitions()[0].clone();
+            ledger.release(&state.partition, &state.fresh);
+        };
+        release(&mut ledger);
         count_one(&mut ledger, "late");
-        let shown = restored.after_commit(&ledger, now, hold);
-        assert!(text(&shown, now).contains(&format!("{TEAM} 0\n")));
-        assert!(text(&shown, now + hold).contains(&format!("{TEAM} 60\n")));
+        assert!(text(&ledger).contains("team=\"early\",topic=\"t\"} 60"));
+        assert!(text(&ledger).contains(&format!("{TEAM} 0\n")));
+        release(&mut ledger);
+        assert!(text(&ledger).contains(&format!("{TEAM} 60\n")));
     }
 
     #[test]
     fn a_histogram_of_a_new_partition_shows_zero_in_its_buckets_too() {
         let at = |second| jiff::Timestamp::from_second(second).ok();
-        let mut ledger = Ledger::new(Settings::default());
-        let restored = Shown::restored(&ledger);
-        let number = ledger.partition(&Partition { topic: "t".into(), number: 0 });
-        let now = Instant::now();
-        let assigned = restored.after_commit(&ledger, now, Duration::from_secs(60));
+        let mut ledger = holding();
+        let partition = Partition { topic: "t".into(), number: 0 };
+        let number = ledger.partition(&partition);
         let state = Some(crate::ticket::State::Resolved);
         let ticket = Ticket { key: "a".into(), state, opened_at: at(0), resolved_at: at(60), ..Ticket::default() };
         ledger.apply("s", number, 0, &ticket, Findings::default());
-        let shown = assigned.after_commit(&ledger, now, Duration::from_secs(60));
         let counted =
             |text: &str| text.lines().any(|line| line.contains("resolution_seconds_count") && line.ends_with(" 1"));
-        assert!(!counted(&text(&shown, now)));
-        assert!(counted(&text(&shown, now + Duration::from_secs(60))));
+        assert!(!counted(&text(&ledger)));
+        ledger.release(&partition, &Fresh { fixed: true, ..Fresh::default() });
+        assert!(counted(&text(&ledger)));
     }
 
     #[test]
     fn every_fixed_series_is_there_from_the_start() {
         let mut ledger = Ledger::new(Settings::default());
         ledger.partition(&Partition { topic: "t".into(), number: 0 });
-        let shown = Shown::restored(&ledger);
-        let text = text(&shown, Instant::now());
+        let text = text(&ledger);
         let lines = text.lines().filter(|line| !line.starts_with('#')).count();
         let histogram_extra = 2 * Kind::ALL.len() * (RESOLUTION_BUCKETS.len() + 2);
         assert_eq!(lines, Series::fixed().len() + histogram_extra);
         assert!(text.contains("customer_reach_records_total{outcome=\"dead_letter\",partition=\"0\",topic=\"t\"} 0\n"));
-        assert_eq!(shown.sum(|s| matches!(s, Series::Records { outcome: Outcome::Applied })), 0);
+        assert_eq!(Shown::of([&ledger]).sum(|s| matches!(s, Series::Records { outcome: Outcome::Applied })), 0);
     }
 }

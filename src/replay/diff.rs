@@ -139,7 +139,7 @@ impl Comparison {
         let (ledger, shadow) = (pipeline.ledger(), pipeline.shadow()?);
         let mut comparison = Self {
             before: Report::new(ledger, truth),
-            after: Report::new(&shadow.ledger, truth),
+            after: Report::new(shadow.ledger, truth),
             moved: Moved::default(),
             by_team: BTreeMap::new(),
             by_service: BTreeMap::new(),
@@ -151,7 +151,7 @@ impl Comparison {
             let Some(Slot::Held(after)) = shadow.ledger.ticket(key) else { continue };
             if before.verdict.affects != after.verdict.affects {
                 let through = Through::of(&before.findings, &after.findings, after.verdict.affects, |rule| {
-                    name(rule, [&shadow.classifier, pipeline.classifier()])
+                    name(rule, [shadow.classifier, pipeline.classifier()])
                 });
                 comparison.add(before, after, through, ledger);
             }

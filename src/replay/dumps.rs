@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::config::Config;
 use crate::diagnostic::{Place, Problem, Problems};
-use crate::pipeline::Input;
+use crate::prepare::{Input, Route};
 use crate::profile::{Decoded, Decoder, Profile};
 use crate::source::dump::{Dump, Format, Trouble};
 use crate::ticket::Ticket;
@@ -33,7 +33,7 @@ impl Dumps<'_> {
         let rows = Dump::open(path, self.format)?;
         let name = self.profile.unwrap_or(rows.suggested_profile());
         let profile = Profile::load(name, &config.patterns.profiles, config.profile.get(name), self.timezone)?;
-        Ok((rows, Input { decoder: Decoder::new(profile), source: name.into() }))
+        Ok((rows, Input { decoder: Decoder::new(profile).into(), source: name.into(), route: Route::Ledger }))
     }
 
     /// Makes sure that the dumps can be read more than once.

@@ -8,7 +8,6 @@ pub mod suggest;
 mod table;
 mod truth;
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,9 +26,10 @@ use crate::classify::{Classifier, ClassifierOptions, PackSource};
 use crate::config::Config;
 use crate::diagnostic::Problems;
 use crate::journal::Journal;
-use crate::ledger::{Ledger, Settings};
+use crate::ledger::{Ledger, Ledgers, Settings};
 use crate::metrics::Metrics;
-use crate::pipeline::{Parts, Pipeline, Preparer, Shadow};
+use crate::pipeline::{Parts, Pipeline};
+use crate::prepare::{Preparer, Rules};
 use crate::sink::{DeadLetters, TaggedLine};
 use crate::source::dump::Trouble;
 
@@ -71,38 +71,34 @@ impl Replay<'_> {
         let mut policy = config.policy();
         policy.ignore_declared = matches!(self.truth, Some(Truth::Declared));
         let options = ClassifierOptions { policy, ..config.classifier_options() };
-        let settings = Settings { policy, retention: None, ..config.ledger_settings() };
+        let settings = Settings { policy, retention: None, holds: false, ..config.ledger_settings() };
         let classifier = Arc::new(Classifier::load(&options)?);
-        let shadow = self.shadow(options, settings)?;
-        let ledger = Ledger::new(settings);
-        let metrics = Arc::new(Metrics::new(&ledger, Duration::ZERO)?);
+        let shadow = self.shadow(options)?;
         let dead_letters = self
             .dead_letters
             .as_deref()
             .map(DeadLetters::create)
             .transpose()
             .context("dead letters cannot be written")?;
-        let mut pipeline = Pipeline::new(Parts {
-            preparer: Preparer { inputs: HashMap::new(), classifier, max_record_bytes: config.batch.max_record_bytes },
-            journal: Journal::None,
-            ledger,
+        let rules = Rules { own: classifier, shadow };
+        Ok(Pipeline::new(Parts {
+            preparer: Preparer { inputs: Arc::default(), rules, max_record_bytes: config.batch.max_record_bytes },
+            journal: Journal::None(None),
+            ledgers: Ledgers::one(Ledger::new(settings)),
             dead_letters,
-            tagger: None,
-            metrics,
-        });
-        if let Some(shadow) = shadow {
-            pipeline.set_shadow(shadow);
-        }
-        Ok(pipeline)
+            tagged: None,
+            metrics: Arc::new(Metrics::new()?),
+            zero_hold: Duration::ZERO,
+        }))
     }
 
     /// The other packs over those of the configuration: one of the same name replaces the earlier.
-    fn shadow(&self, mut options: ClassifierOptions, settings: Settings) -> Result<Option<Shadow>, Problems> {
+    fn shadow(&self, mut options: ClassifierOptions) -> Result<Option<Arc<Classifier>>, Problems> {
         if self.against.is_empty() {
             return Ok(None);
         }
         options.packs.extend(self.against.iter().cloned().map(PackSource::Folder));
-        Ok(Some(Shadow { classifier: Arc::new(Classifier::load(&options)?), ledger: Ledger::new(settings) }))
+        Ok(Some(Arc::new(Classifier::load(&options)?)))
     }
 
     fn read(&self, dump: &Path, config: &Config, pipeline: &mut Pipeline) -> anyhow::Result<()> {

@@ -98,11 +98,8 @@ fn record(body: &Bytes) -> Record {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::classify::{Classifier, ClassifierOptions, PackSource};
-    use crate::ledger::{Ledger, Settings};
     use crate::metrics::Metrics;
 
     /// Serves with the built-in packs, and gives the address of `/explain`.
@@ -111,7 +108,7 @@ mod tests {
         all.extend(settings.iter().map(|&setting| setting.to_owned()));
         let (config, _) = Config::load(None, &crate::config::Overrides { set: all, ..Default::default() }).unwrap();
         let options = ClassifierOptions { packs: vec![PackSource::BuiltIn], ..ClassifierOptions::default() };
-        let metrics = Metrics::new(&Ledger::new(Settings::default()), Duration::ZERO).unwrap();
+        let metrics = Metrics::new().unwrap();
         let status = Status::new(Arc::new(Classifier::load(&options).unwrap()), "none", Arc::new(metrics));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();

@@ -5,7 +5,6 @@ mod explain;
 mod status;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -51,7 +50,7 @@ async fn metrics(State(status): State<Arc<Status>>) -> Response {
     for (partition, lag) in status.source.state().lag() {
         status.metrics.lag.with_label_values(&[&*partition.topic, &partition.number.to_string()]).set(lag);
     }
-    match status.metrics.render(Instant::now()) {
+    match status.metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

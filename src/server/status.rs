@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::ledger::{Label, Series};
-use crate::metrics::{Shown, net_effort, net_service, net_team, net_tickets, unix_seconds};
+use crate::ledger::Series;
+use crate::metrics::{ByTag, Shown, net_effort, net_services, net_teams, net_tickets, unix_seconds};
 use crate::outcome::{Outcome, Reason};
 use crate::status::Status;
 use crate::ticket::{Affects, Kind};
@@ -70,8 +70,8 @@ pub fn summary(status: &Status) -> Summary {
         effort_seconds: by_class(|class| net_effort(&shown, class)),
         tickets: by_class(|class| net_tickets(&shown, class)),
         kinds: kinds(&shown),
-        teams: top(shown.teams.names(), |team, tag| net_team(&shown, team, tag)),
-        services: top(shown.services.names(), |service, tag| net_service(&shown, service, tag)),
+        teams: top(&net_teams(&shown)),
+        services: top(&net_services(&shown)),
         open: by_tag(|tag| shown.sum(|s| matches!(s, Series::OpenTickets { affects, .. } if affects == tag))),
         records: Outcome::ALL
             .iter()
@@ -119,18 +119,14 @@ fn kinds(shown: &Shown) -> Vec<Split> {
     Kind::ALL.iter().map(split).filter(|split| split.customer + split.internal != 0).collect()
 }
 
-/// Sums the signed parts of a label's figure and lists the labels with the most effort.
-fn top(names: &[std::sync::Arc<str>], net: impl Fn(Label, Affects) -> i64) -> Vec<Split> {
-    let mut splits: Vec<Split> = (0..)
-        .map(Label)
-        .zip(names)
-        .map(|(label, name)| Split {
-            name: name.to_string(),
-            customer: net(label, Affects::Customer),
-            internal: net(label, Affects::Internal),
-        })
-        .filter(|split| split.customer + split.internal > 0)
-        .collect();
+/// The labels with the most effort.
+fn top(net: &BTreeMap<&str, ByTag>) -> Vec<Split> {
+    let split = |(name, tags): (&&str, &ByTag)| Split {
+        name: (*name).to_owned(),
+        customer: tags.get(&Affects::Customer).copied().unwrap_or_default(),
+        internal: tags.get(&Affects::Internal).copied().unwrap_or_default(),
+    };
+    let mut splits: Vec<Split> = net.iter().map(split).filter(|split| split.customer + split.internal > 0).collect();
     splits.sort_by(|a, b| (b.customer + b.internal).cmp(&(a.customer + a.internal)).then(a.name.cmp(&b.name)));
     splits.truncate(TOP);
     splits

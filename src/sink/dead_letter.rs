@@ -1,19 +1,72 @@
 //! Refused records: their original bytes, where they came from, and why.
 //!
-//! They are written before their position is committed, so none is lost; after a crash one may be there twice, with the
-//! same topic, partition and offset.
+//! They are written with their position, or before it, so none is lost; in a file, or in a topic beside a journal that is
+//! one, the same may be there twice after a crash, with the same topic, partition and offset.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use super::producer::{DeliveryError, Outgoing, Producer};
+use super::producer::Outgoing;
 use crate::outcome::Refusal;
-use crate::record::Record;
+use crate::record::{Partition, Record};
+
+/// What the names of our own headers begin with.
+pub const HEADERS: &str = "customer-reach.";
+
+/// Where a record stood first: a keyed copy says so in its headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The partition of the input.
+    pub partition: Partition,
+    /// The offset there.
+    pub offset: i64,
+}
+
+impl Origin {
+    /// Where the record says that it stood, else where it stands.
+    pub fn of(record: &Record) -> Self {
+        Self::written(record).unwrap_or_else(|| Self { partition: record.partition.clone(), offset: record.offset })
+    }
+
+    /// Where the record says that it stood.
+    pub fn written(record: &Record) -> Option<Self> {
+        let text = |name| std::str::from_utf8(record.header(&format!("{HEADERS}{name}"))?).ok();
+        let partition = Partition { topic: text("topic")?.into(), number: text("partition")?.parse().ok()? };
+        Some(Self { partition, offset: text("offset")?.parse().ok()? })
+    }
+
+    fn headers(&self) -> [(String, Vec<u8>); 3] {
+        [
+            ("topic", self.partition.topic.to_string()),
+            ("partition", self.partition.number.to_string()),
+            ("offset", self.offset.to_string()),
+        ]
+        .map(|(name, value)| (format!("{HEADERS}{name}"), value.into_bytes()))
+    }
+}
+
+/// The headers that are not our own.
+pub fn foreign_headers(record: &Record) -> impl Iterator<Item = &(String, Vec<u8>)> {
+    record.headers.iter().filter(|(name, _)| !name.starts_with(HEADERS))
+}
+
+/// A record as it goes to the partition of its ticket, with where it stood.
+pub fn copy_of(record: &Record, topic: &Arc<str>, partition: i32) -> Outgoing {
+    Outgoing {
+        topic: topic.clone(),
+        partition: Some(partition),
+        timestamp: record.timestamp,
+        key: record.key.clone(),
+        value: record.value.clone(),
+        headers: foreign_headers(record).cloned().chain(Origin::of(record).headers()).collect(),
+    }
+}
 
 /// A record with the reason for its refusal.
 #[derive(Debug)]
@@ -29,24 +82,18 @@ pub struct DeadLetter {
 /// Where refused records go.
 #[derive(Debug)]
 pub enum DeadLetters {
-    /// A topic.
-    Topic(Box<Producer>),
+    /// A topic; they go out with all else.
+    Topic(Arc<str>),
     /// A file of JSON lines.
     File(BufWriter<File>),
     /// A file that is made with the first of them.
     NewFile(PathBuf),
 }
 
-/// What goes wrong when they are written.
+/// The file did not take them.
 #[derive(Debug, thiserror::Error)]
-pub enum DeadLetterError {
-    /// The topic did not take them.
-    #[error(transparent)]
-    Topic(#[from] DeliveryError),
-    /// The file did not take them.
-    #[error("dead letters cannot be written: {0}")]
-    File(#[from] std::io::Error),
-}
+#[error("dead letters cannot be written: {0}")]
+pub struct DeadLetterError(#[from] std::io::Error);
 
 impl DeadLetters {
     /// Appends to a file, which is made if need be.
@@ -69,7 +116,7 @@ impl DeadLetters {
         }
     }
 
-    /// Writes the letters; they are safe when this returns.
+    /// Writes letters into the file; they are safe when this returns.
     ///
     /// # Errors
     /// When they could not all be written.
@@ -81,10 +128,7 @@ impl DeadLetters {
             *self = Self::file(path)?;
         }
         match self {
-            Self::NewFile(_) => Ok(()),
-            Self::Topic(producer) => {
-                Ok(producer.deliver(&letters.iter().map(DeadLetter::outgoing).collect::<Vec<_>>())?)
-            }
+            Self::NewFile(_) | Self::Topic(_) => Ok(()),
             Self::File(file) => {
                 for letter in letters {
                     writeln!(file, "{}", letter.to_json())?;
@@ -98,26 +142,31 @@ impl DeadLetters {
 
 impl DeadLetter {
     /// Key and value as they came, the headers that came, and where from and why in headers of our own.
-    fn outgoing(&self) -> Outgoing {
-        let Record { partition, offset, timestamp, key, headers, value } = &self.record;
-        let mut headers = headers.clone();
+    pub fn outgoing(&self, topic: &Arc<str>) -> Outgoing {
+        let Record { timestamp, key, value, .. } = &self.record;
+        let origin = Origin::of(&self.record);
+        let mut headers: Vec<_> = foreign_headers(&self.record).cloned().collect();
         let facts = [
-            ("topic", partition.topic.to_string()),
-            ("partition", partition.number.to_string()),
-            ("offset", offset.to_string()),
+            ("topic", origin.partition.topic.to_string()),
+            ("partition", origin.partition.number.to_string()),
+            ("offset", origin.offset.to_string()),
             ("timestamp", timestamp.map_or(String::new(), |t| t.to_string())),
             ("reason", self.refusal.reason.as_str().to_owned()),
             ("error", self.refusal.detail.clone()),
             ("profile", self.profile.clone()),
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ];
-        headers.extend(facts.map(|(name, value)| (format!("customer-reach.{name}"), value.into_bytes())));
-        Outgoing { key: key.clone(), value: value.clone(), headers }
+        let backtrace = self.refusal.backtrace.clone().map(|backtrace| ("backtrace", backtrace));
+        let facts = facts.into_iter().chain(backtrace);
+        headers.extend(facts.map(|(name, value)| (format!("{HEADERS}{name}"), value.into_bytes())));
+        let (topic, partition, timestamp) = (topic.clone(), None, None);
+        Outgoing { topic, partition, timestamp, key: key.clone(), value: value.clone(), headers }
     }
 
     /// The same as one JSON object; bytes that are no text as base64 under `…_base64`.
     fn to_json(&self) -> serde_json::Value {
-        let Record { partition, offset, timestamp, key, value, .. } = &self.record;
+        let Record { timestamp, key, value, .. } = &self.record;
+        let Origin { partition, offset } = Origin::of(&self.record);
         let mut line = json!({
             "topic": &*partition.topic,
             "partition": partition.number,
@@ -128,6 +177,9 @@ impl DeadLetter {
             "profile": self.profile,
             "version": env!("CARGO_PKG_VERSION"),
         });
+        if let Some(backtrace) = &self.refusal.backtrace {
+            line["backtrace"] = json!(backtrace);
+        }
         for (name, bytes) in [("key", key), ("value", value)] {
             let Some(bytes) = bytes else { continue };
             match std::str::from_utf8(bytes) {
@@ -143,7 +195,6 @@ impl DeadLetter {
 mod tests {
     use super::*;
     use crate::outcome::Reason;
-    use crate::record::Partition;
 
     #[test]
     fn the_original_bytes_are_kept_even_if_they_are_no_text() {

@@ -4,6 +4,6 @@ mod dead_letter;
 mod producer;
 mod tagged;
 
-pub use dead_letter::{DeadLetter, DeadLetterError, DeadLetters};
-pub use producer::{DeliveryError, Producer};
-pub use tagged::{TaggedLine, Tagger};
+pub use dead_letter::{DeadLetter, DeadLetterError, DeadLetters, HEADERS, Origin, copy_of, foreign_headers};
+pub use producer::{DeliveryError, Outgoing, Producer};
+pub use tagged::TaggedLine;

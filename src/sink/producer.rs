@@ -1,7 +1,6 @@
 //! Records to Kafka, delivered before the call returns.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -17,17 +16,22 @@ const POLL: Duration = Duration::from_millis(1);
 
 /// Records that could not be delivered.
 #[derive(Debug, thiserror::Error)]
-#[error("{count} records for the topic `{topic}` could not be delivered: {cause}")]
+#[error("{count} records could not be delivered: {cause}")]
 pub struct DeliveryError {
-    topic: String,
     count: usize,
     cause: String,
 }
 
 /// Notes the failures among the delivery reports.
 #[derive(Debug, Default)]
-struct Reports {
-    failures: Mutex<Vec<String>>,
+pub struct Reports {
+    failures: Mutex<Failures>,
+}
+
+#[derive(Debug, Default)]
+struct Failures {
+    count: usize,
+    first: Option<String>,
 }
 
 impl ClientContext for Reports {}
@@ -36,22 +40,37 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(error.to_string());
+        if let Err((error, message)) = result {
+            self.note(format_args!("{}: {error}", rdkafka::Message::topic(message)));
         }
     }
 }
 
-/// A producer for one topic.
-pub struct Producer {
-    producer: BaseProducer<Reports>,
-    topic: String,
+impl Reports {
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, failure: impl std::fmt::Display) {
+        let mut failures = self.failures();
+        failures.count += 1;
+        failures.first.get_or_insert_with(|| failure.to_string());
+    }
 }
 
+/// A producer for any topics.
+pub struct Producer(BaseProducer<Reports>);
+
 /// One record to be produced.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Outgoing {
-    /// The key, which decides the partition.
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition; by the key where there is none.
+    pub partition: Option<i32>,
+    /// Its time in milliseconds since 1970; that of sending where there is none.
+    pub timestamp: Option<i64>,
+    /// The key.
     pub key: Option<Vec<u8>>,
     /// The value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
@@ -59,79 +78,122 @@ pub struct Outgoing {
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
+impl Outgoing {
+    /// A record with a key and a value.
+    pub fn new(topic: &Arc<str>, key: Vec<u8>, value: Vec<u8>) -> Self {
+        Self {
+            topic: topic.clone(),
+            partition: None,
+            timestamp: None,
+            key: Some(key),
+            value: Some(value),
+            headers: Vec::new(),
+        }
+    }
+}
+
 impl Producer {
-    /// A producer for a topic, with the connection settings of `[kafka]`.
+    /// A producer with the connection settings of `[kafka]`.
     ///
     /// # Errors
     /// When librdkafka does not take the settings.
-    pub fn new(kafka: &Kafka, topic: &str) -> Result<Self, KafkaError> {
+    pub fn new(kafka: &Kafka) -> Result<Self, KafkaError> {
+        Self::with(kafka, &[])
+    }
+
+    /// A producer whose records belong to transactions of this id (KIP-98).
+    ///
+    /// # Errors
+    /// When librdkafka does not take the settings.
+    pub fn transactional(kafka: &Kafka, id: &str, timeout: Duration) -> Result<Self, KafkaError> {
+        let timeout = timeout.as_millis().to_string();
+        Self::with(kafka, &[("transactional.id", id), ("transaction.timeout.ms", &timeout)])
+    }
+
+    fn with(kafka: &Kafka, own: &[(&str, &str)]) -> Result<Self, KafkaError> {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &kafka.brokers).set("enable.idempotence", "true").set("linger.ms", "5");
-        let connection = ["security.", "ssl.", "sasl.", "socket.", "broker.", "client."];
+        config
+            .set("bootstrap.servers", &kafka.brokers)
+            .set("enable.idempotence", "true")
+            .set("delivery.report.only.error", "true")
+            .set("queue.buffering.max.messages", "1000000")
+            .set("compression.type", "lz4")
+            .set("linger.ms", "2");
+        own.iter().for_each(|(property, value)| _ = config.set(*property, *value));
+        let passed = ["security.", "ssl.", "sasl.", "socket.", "broker.", "client.", "transaction.", "compression."];
         for (property, value) in &kafka.librdkafka {
-            if connection.iter().any(|prefix| property.starts_with(prefix)) {
+            if passed.iter().any(|prefix| property.starts_with(prefix)) {
                 config.set(property, value.reveal());
             }
         }
-        Ok(Self { producer: config.create_with_context(Reports::default())?, topic: topic.to_owned() })
+        Ok(Self(config.create_with_context(Reports::default())?))
+    }
+
+    /// librdkafka's producer, for its transactions.
+    pub fn client(&self) -> &BaseProducer<Reports> {
+        &self.0
     }
 
     /// Delivers all records, or says how many could not be.
     ///
     /// # Errors
     /// When a record was refused or not acknowledged in time; the others are delivered all the same.
-    pub fn deliver(&self, records: &[Outgoing]) -> Result<(), DeliveryError> {
-        for record in records {
-            self.send(record);
-        }
-        while self.producer.in_flight_count() > 0 {
-            self.producer.poll(POLL);
-        }
-        let failures = std::mem::take(&mut *self.failures());
-        match failures.first() {
-            None => Ok(()),
-            Some(cause) => {
-                Err(DeliveryError { topic: self.topic.clone(), count: failures.len(), cause: cause.clone() })
-            }
-        }
+    pub fn deliver<'a>(&self, records: impl IntoIterator<Item = &'a Outgoing>) -> Result<(), DeliveryError> {
+        records.into_iter().for_each(|record| self.send(record));
+        self.settle()
     }
 
-    fn failures(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
-        self.producer.context().failures.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until every record that was sent is acknowledged.
+    ///
+    /// # Errors
+    /// When a record was refused or not acknowledged in time.
+    pub fn settle(&self) -> Result<(), DeliveryError> {
+        while self.0.in_flight_count() > 0 {
+            self.0.poll(POLL);
+        }
+        let Failures { count, first } = std::mem::take(&mut *self.0.context().failures());
+        first.map_or(Ok(()), |cause| Err(DeliveryError { count, cause }))
     }
 
-    fn send(&self, record: &Outgoing) {
+    /// Sends one record, waiting for room where there is none; what goes wrong with it is said by [`Producer::settle`].
+    pub fn send(&self, record: &Outgoing) {
         loop {
-            match self.producer.send(self.message(record)) {
+            match self.0.send(message(record)) {
                 Ok(()) => return,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                    self.producer.poll(POLL);
+                    self.0.poll(POLL);
                 }
-                Err((error, _)) => {
-                    self.failures().push(error.to_string());
-                    return;
-                }
+                Err((error, _)) => return self.0.context().note(format_args!("{}: {error}", record.topic)),
             }
         }
     }
+}
 
-    fn message<'a>(&'a self, record: &'a Outgoing) -> BaseRecord<'a, [u8], [u8]> {
-        let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+fn message(record: &Outgoing) -> BaseRecord<'_, [u8], [u8]> {
+    let mut message = BaseRecord::to(&record.topic);
+    if !record.headers.is_empty() {
+        let headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        message = message.headers(record.headers.iter().fold(headers, |headers, (key, value)| {
             headers.insert(rdkafka::message::Header { key, value: Some(value) })
-        });
-        let mut message = BaseRecord::to(&self.topic).headers(headers);
-        if let Some(key) = &record.key {
-            message = message.key(key.as_slice());
-        }
-        if let Some(value) = &record.value {
-            message = message.payload(value.as_slice());
-        }
-        message
+        }));
     }
+    if let Some(partition) = record.partition {
+        message = message.partition(partition);
+    }
+    if let Some(timestamp) = record.timestamp {
+        message = message.timestamp(timestamp);
+    }
+    if let Some(key) = &record.key {
+        message = message.key(key.as_slice());
+    }
+    if let Some(value) = &record.value {
+        message = message.payload(value.as_slice());
+    }
+    message
 }
 
 impl std::fmt::Debug for Producer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Producer").field("topic", &self.topic).finish_non_exhaustive()
+        f.debug_struct("Producer").finish_non_exhaustive()
     }
 }

@@ -1,11 +1,12 @@
 //! The tagged line: one JSON object per ticket, as of its last version.
 
-use serde::Serialize;
-use serde_json::value::RawValue;
+use std::sync::Arc;
 
-use super::producer::{DeliveryError, Outgoing, Producer};
+use serde::Serialize;
+
+use super::producer::Outgoing;
 use crate::classify::Classifier;
-use crate::ledger::{Held, Ledger, Slot, TicketKey};
+use crate::ledger::{Held, Ledger};
 use crate::ticket::{Affects, Kind, State, TextField, Version};
 use crate::verdict::{Basis, Certainty, Points};
 
@@ -91,41 +92,16 @@ impl<'a> TaggedLine<'a> {
             pack_hash: classifier.hash(),
         }
     }
+
+    /// The line as a record of a topic, by the ticket's key; `None` if it cannot be written as JSON.
+    pub fn outgoing(&self, topic: &Arc<str>) -> Option<Outgoing> {
+        let line = serde_json::to_vec(self).ok()?;
+        Some(Outgoing::new(topic, self.key.as_bytes().to_vec(), line))
+    }
 }
 
 /// The count, or else the time in RFC 3339.
 fn version_text(version: Version) -> Option<String> {
     let time = || version.time.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).map(|t| t.to_string());
     version.count.map(|count| count.to_string()).or_else(time)
-}
-
-/// Sends tagged lines of changed tickets to a topic, keyed by the ticket's key.
-#[derive(Debug)]
-pub struct Tagger(Producer);
-
-impl Tagger {
-    /// Sends to this producer's topic.
-    pub fn new(producer: Producer) -> Self {
-        Self(producer)
-    }
-
-    /// Sends the lines of these tickets; they are delivered when this returns.
-    ///
-    /// # Errors
-    /// When they could not all be delivered.
-    pub fn write(&self, ledger: &Ledger, classifier: &Classifier, tickets: &[TicketKey]) -> Result<(), DeliveryError> {
-        let lines = tickets.iter().filter_map(|key| match ledger.ticket(*key)? {
-            Slot::Held(held) => {
-                let line: Box<RawValue> =
-                    serde_json::value::to_raw_value(&TaggedLine::new(held, ledger, classifier)).ok()?;
-                Some(Outgoing {
-                    key: Some(held.key.as_bytes().to_vec()),
-                    value: Some(line.get().as_bytes().to_vec()),
-                    headers: Vec::new(),
-                })
-            }
-            Slot::Retired => None,
-        });
-        self.0.deliver(&lines.collect::<Vec<_>>())
-    }
 }

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use super::{POLL, REQUEST_TIMEOUT, SourceError, own};
 use crate::config::Kafka;
@@ -15,9 +15,20 @@ use crate::record::{Partition, Record};
 
 /// A consumer that reads what is there, as often as it is asked.
 pub struct RangeReader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Quiet>,
     brokers: String,
 }
+
+/// Leaves it to the reader to say what goes wrong: an end that was reached is no error.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "Kafka");
+    }
+}
+
+impl ConsumerContext for Quiet {}
 
 impl RangeReader {
     /// A reader of these brokers.
@@ -25,8 +36,31 @@ impl RangeReader {
     /// # Errors
     /// When librdkafka does not take the settings.
     pub fn new(kafka: &Kafka) -> Result<Self, SourceError> {
-        let consumer = client_config(kafka).create().map_err(|e| SourceError::Settings(e.to_string()))?;
+        Self::with(kafka, &[])
+    }
+
+    /// A reader to whom the records of transactions count that have not ended.
+    ///
+    /// # Errors
+    /// When librdkafka does not take the settings.
+    pub fn uncommitted(kafka: &Kafka) -> Result<Self, SourceError> {
+        Self::with(kafka, &[("isolation.level", "read_uncommitted")])
+    }
+
+    fn with(kafka: &Kafka, own: &[(&str, &str)]) -> Result<Self, SourceError> {
+        let mut config = client_config(kafka);
+        own.iter().for_each(|(property, value)| _ = config.set(*property, *value));
+        let consumer = config.create_with_context(Quiet).map_err(|e| SourceError::Settings(e.to_string()))?;
         Ok(Self { consumer, brokers: kafka.brokers.clone() })
+    }
+
+    /// The first offset that a partition still holds, and the one behind the last.
+    ///
+    /// # Errors
+    /// When the brokers do not say.
+    pub fn ends(&self, partition: &Partition) -> Result<(i64, i64), SourceError> {
+        let watermarks = self.consumer.fetch_watermarks(&partition.topic, partition.number, REQUEST_TIMEOUT);
+        watermarks.map_err(|error| self.unreadable(partition, error.to_string()))
     }
 
     /// The first offset that a partition still holds.
@@ -34,15 +68,15 @@ impl RangeReader {
     /// # Errors
     /// When the brokers do not say, or the partition ends before `position`.
     pub fn start(&self, partition: &Partition, position: i64) -> Result<i64, SourceError> {
-        let watermarks = self.consumer.fetch_watermarks(&partition.topic, partition.number, REQUEST_TIMEOUT);
-        let (start, end) = watermarks.map_err(|error| self.unreadable(partition, error.to_string()))?;
+        let (start, end) = self.ends(partition)?;
         match position > end {
             true => Err(SourceError::AheadOfTopic { partition: partition.clone(), end, position }),
             false => Ok(start),
         }
     }
 
-    /// Shows every committed record of a partition from `start` on whose offset is below `position`.
+    /// Shows every committed record of a partition from `start` on whose offset is below `position`, for as long as
+    /// `see` wants more.
     ///
     /// # Errors
     /// When the brokers give nothing more for as long as a request may take.
@@ -51,7 +85,7 @@ impl RangeReader {
         partition: &Partition,
         start: i64,
         position: i64,
-        mut see: impl FnMut(Record),
+        mut see: impl FnMut(Record) -> bool,
     ) -> Result<(), SourceError> {
         if start >= position {
             return Ok(());
@@ -68,8 +102,7 @@ impl RangeReader {
                 Some(Err(error)) => trouble = error.to_string(),
                 Some(Ok(message)) if message.offset() >= position => return Ok(()),
                 Some(Ok(message)) => {
-                    see(own(&message, &mut topics));
-                    if message.offset() + 1 == position {
+                    if !see(own(&message, &mut topics)) || message.offset() + 1 == position {
                         return Ok(());
                     }
                     deadline = Instant::now() + REQUEST_TIMEOUT;
@@ -96,6 +129,8 @@ fn client_config(kafka: &Kafka) -> ClientConfig {
     config
         .set("isolation.level", "read_committed")
         .set("fetch.queue.backoff.ms", "5")
+        // How long brokers wait for more at the end, where none is waited for.
+        .set("fetch.wait.max.ms", "10")
         .set("queued.max.messages.kbytes", "32768");
     for (property, value) in &kafka.librdkafka {
         config.set(property, value.reveal());

@@ -1,0 +1,259 @@
+//! The topics that belong to an input: its journal and, where it is not keyed by ticket, its keyed copy.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigEntry, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::config::Kafka;
+
+/// How long the brokers may take for one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest name that Kafka gives a topic.
+const LONGEST_NAME: usize = 249;
+/// The setting that says what becomes of old records.
+const CLEANUP: &str = "cleanup.policy";
+/// The setting that says how long records are kept.
+const RETENTION: &str = "retention.ms";
+
+/// What is wrong with a topic.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicError {
+    /// It would lose entries.
+    #[error(
+        "the topic `{topic}` holds the journal of `{input}` and has cleanup.policy={found}: entries would be lost. It must \
+         be `compact`:\n  kafka-configs.sh --bootstrap-server {brokers} --alter --entity-type topics --entity-name {topic} \
+         --add-config cleanup.policy=compact\nIf it has lost entries already, the next start says so"
+    )]
+    Cleanup {
+        /// The topic.
+        topic: String,
+        /// The input.
+        input: String,
+        /// The brokers.
+        brokers: String,
+        /// What is set.
+        found: String,
+    },
+    /// The input has grown, and its tickets have changed partitions.
+    #[error(
+        "`{input}` has {partitions} partitions, its journal `{topic}` has {found}: since partitions were added, tickets come \
+         by others than before, and each would be counted a second time. Either make the input of {found} partitions again \
+         under another name; or stop all instances, and let `[[input]] rekey = true` give it a keyed copy whose partitions \
+         never change:\n  customer-reach journal export --config FILE state.ndjson\n  customer-reach journal import --config \
+         FILE-WITH-REKEY state.ndjson"
+    )]
+    Grown {
+        /// The topic.
+        topic: String,
+        /// The input.
+        input: String,
+        /// Partitions of the input.
+        partitions: usize,
+        /// Partitions of the journal.
+        found: usize,
+    },
+    /// The name is longer than Kafka allows.
+    #[error("`{0}` is longer than the {LONGEST_NAME} characters that Kafka allows; give a shorter `[kafka] group`")]
+    LongName(String),
+    /// The brokers refuse.
+    #[error("the topic `{topic}` cannot be made: {cause}; make it with:\n  {command}")]
+    NotMade {
+        /// The topic.
+        topic: String,
+        /// The brokers' answer.
+        cause: String,
+        /// What makes it.
+        command: String,
+    },
+    /// The brokers do not answer, or not with what was asked.
+    #[error("the brokers at {brokers} cannot be asked about `{topic}`: {cause}")]
+    Unknown {
+        /// The topic.
+        topic: String,
+        /// The brokers.
+        brokers: String,
+        /// Their answer.
+        cause: String,
+    },
+}
+
+impl TopicError {
+    /// Whether it may pass by itself.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unknown { .. })
+    }
+}
+
+/// What the topics are called: `GROUP-INPUT-journal` and `GROUP-INPUT-keyed`, as Kafka Streams names those of an application.
+#[derive(Clone, Debug)]
+pub struct JournalTopics {
+    group: Arc<str>,
+}
+
+impl JournalTopics {
+    /// The topics of a consumer group.
+    pub fn new(kafka: &Kafka) -> Self {
+        Self { group: kafka.group.as_str().into() }
+    }
+
+    /// The topic that holds the journal of an input.
+    pub fn of(&self, input: &str) -> Arc<str> {
+        format!("{}-{input}-journal", self.group).into()
+    }
+
+    /// The keyed copy of an input.
+    pub fn keyed(&self, input: &str) -> Arc<str> {
+        format!("{}-{input}-keyed", self.group).into()
+    }
+}
+
+/// Makes and checks topics.
+pub struct TopicKeeper {
+    admin: AdminClient<DefaultClientContext>,
+    runtime: tokio::runtime::Runtime,
+    brokers: String,
+    topics: JournalTopics,
+}
+
+/// A topic with its partitions and settings.
+struct Found {
+    partitions: usize,
+    settings: BTreeMap<String, String>,
+}
+
+impl TopicKeeper {
+    /// A keeper of the topics of these brokers and this group.
+    ///
+    /// # Errors
+    /// When librdkafka does not take the settings.
+    pub fn new(kafka: &Kafka) -> Result<Self, TopicError> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &kafka.brokers);
+        for (property, value) in &kafka.librdkafka {
+            if ["security.", "ssl.", "sasl.", "socket.", "broker.", "client."].iter().any(|p| property.starts_with(p)) {
+                config.set(property, value.reveal());
+            }
+        }
+        let unknown =
+            |cause: String| TopicError::Unknown { topic: String::new(), brokers: kafka.brokers.clone(), cause };
+        Ok(Self {
+            admin: config.create().map_err(|error: KafkaError| unknown(error.to_string()))?,
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| unknown(error.to_string()))?,
+            brokers: kafka.brokers.clone(),
+            topics: JournalTopics::new(kafka),
+        })
+    }
+
+    /// Makes sure that an input of so many partitions has its journal.
+    ///
+    /// # Errors
+    /// When the topic is there and not as it must be, or cannot be made.
+    pub fn ensure_journal(&self, input: &str, partitions: usize) -> Result<(), TopicError> {
+        let topic = self.topics.of(input);
+        // Small segments: what the newest one holds is not compacted, and has to be read at every restore.
+        let settings = [(CLEANUP, "compact"), ("segment.bytes", "67108864"), ("min.cleanable.dirty.ratio", "0.2")];
+        let Some(found) = self.find(&topic)? else { return self.make(&topic, partitions, &settings) };
+        let cleanup = found.settings.get(CLEANUP).cloned().unwrap_or_default();
+        if cleanup != "compact" {
+            let (input, brokers) = (input.to_owned(), self.brokers.clone());
+            return Err(TopicError::Cleanup { topic: topic.to_string(), input, brokers, found: cleanup });
+        }
+        match found.partitions == partitions {
+            true => Ok(()),
+            false => Err(TopicError::Grown {
+                topic: topic.to_string(),
+                input: input.to_owned(),
+                partitions,
+                found: found.partitions,
+            }),
+        }
+    }
+
+    /// Makes sure that an input has its keyed copy, and says how many partitions that has: as many as the input had when
+    /// the copy was made.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn ensure_keyed(&self, input: &str) -> Result<usize, TopicError> {
+        let topic = self.topics.keyed(input);
+        if let Some(found) = self.find(&topic)? {
+            return Ok(found.partitions);
+        }
+        let Some(original) = self.find(input)? else { return Err(self.unknown(input, "it does not exist")) };
+        // Kept as long as the original, so that an audit reaches as far back.
+        let retention = original.settings.get(RETENTION).map(String::as_str);
+        let settings: Vec<_> = retention.map(|retention| (RETENTION, retention)).into_iter().collect();
+        self.make(&topic, original.partitions, &settings)?;
+        Ok(original.partitions)
+    }
+
+    /// How many partitions a topic has.
+    ///
+    /// # Errors
+    /// When it is not there, or the brokers do not say.
+    pub fn partitions(&self, topic: &str) -> Result<i32, TopicError> {
+        let found = self.find(topic)?.ok_or_else(|| self.unknown(topic, "it does not exist"))?;
+        Ok(i32::try_from(found.partitions).unwrap_or(i32::MAX))
+    }
+
+    fn unknown(&self, topic: &str, cause: impl ToString) -> TopicError {
+        TopicError::Unknown { topic: topic.to_owned(), brokers: self.brokers.clone(), cause: cause.to_string() }
+    }
+
+    fn find(&self, topic: &str) -> Result<Option<Found>, TopicError> {
+        let unknown = |error: KafkaError| self.unknown(topic, error);
+        let metadata = self.admin.inner().fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(unknown)?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic && !found.partitions().is_empty());
+        let Some(partitions) = found.map(|found| found.partitions().len()) else { return Ok(None) };
+        let (asked, options) = ([ResourceSpecifier::Topic(topic)], options());
+        let answer = self.runtime.block_on(self.admin.describe_configs(&asked, &options)).map_err(unknown)?;
+        let mut settings = BTreeMap::new();
+        for described in answer {
+            let described = described.map_err(|code| self.unknown(topic, code))?;
+            let set = |entry: ConfigEntry| Some((entry.name, entry.value?));
+            settings.extend(described.entries.into_iter().filter_map(set));
+        }
+        Ok(Some(Found { partitions, settings }))
+    }
+
+    fn make(&self, topic: &str, partitions: usize, settings: &[(&str, &str)]) -> Result<(), TopicError> {
+        if topic.len() > LONGEST_NAME {
+            return Err(TopicError::LongName(topic.to_owned()));
+        }
+        let count = i32::try_from(partitions).unwrap_or(i32::MAX);
+        // As many copies as the brokers' default says.
+        let new = NewTopic::new(topic, count, TopicReplication::Fixed(-1));
+        let new = settings.iter().fold(new, |new, (key, value)| new.set(key, value));
+        let made = self.runtime.block_on(self.admin.create_topics([&new], &options()));
+        let made = made.map_err(|error| self.unknown(topic, error))?;
+        match made.into_iter().find_map(Result::err) {
+            // Another instance was quicker.
+            None | Some((_, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(()),
+            Some((_, code)) => Err(TopicError::NotMade {
+                topic: topic.to_owned(),
+                cause: code.to_string(),
+                command: self.command(topic, partitions, settings),
+            }),
+        }
+    }
+
+    fn command(&self, topic: &str, partitions: usize, settings: &[(&str, &str)]) -> String {
+        let settings: String = settings.iter().map(|(key, value)| format!(" --config {key}={value}")).collect();
+        let brokers = &self.brokers;
+        format!(
+            "kafka-topics.sh --bootstrap-server {brokers} --create --topic {topic} --partitions {partitions}{settings}"
+        )
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT)).request_timeout(Some(REQUEST_TIMEOUT))
+}

@@ -1,0 +1,555 @@
+//! From prepared records to committed counters, one batch at a time: apply in order, gather what goes out, commit, show.
+
+mod holds;
+mod unkeyed;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use prometheus::IntCounter;
+use smallvec::SmallVec;
+
+use self::holds::Holds;
+use self::unkeyed::Watch;
+use crate::classify::{Classifier, RuleInfo};
+use crate::journal::{Commit, CommitError, Journal};
+use crate::language::Language;
+use crate::ledger::{Held, Ledger, Ledgers, Settings, TicketKey, best};
+use crate::metrics::{Metrics, unix_seconds};
+use crate::outcome::{Outcome, Refusal};
+use crate::prepare::{Batch, Classified, Input, Prepared, Preparer, Route, Rules};
+use crate::record::{Partition, Record};
+use crate::sink::{DeadLetter, DeadLetterError, DeadLetters, Outgoing, TaggedLine, copy_of};
+use crate::source::kafka::{Epoch, Fetched};
+use crate::verdict::RuleId;
+
+/// Everything a pipeline is made of.
+pub struct Parts {
+    /// From bytes to findings.
+    pub preparer: Preparer,
+    /// What makes it durable.
+    pub journal: Journal,
+    /// As restored from the journal.
+    pub ledgers: Ledgers,
+    /// Where refused records go.
+    pub dead_letters: Option<DeadLetters>,
+    /// The topic where tagged tickets go.
+    pub tagged: Option<Arc<str>>,
+    /// What is shown.
+    pub metrics: Arc<Metrics>,
+    /// How long a new series is shown at 0.
+    pub zero_hold: Duration,
+}
+
+/// Why a batch could not be committed.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The journal did not take it.
+    #[error(transparent)]
+    Journal(#[from] CommitError),
+    /// Refused records could not be written.
+    #[error(transparent)]
+    DeadLetters(#[from] DeadLetterError),
+}
+
+impl PipelineError {
+    /// Whether it is not known what is committed, so that all has to be restored. Otherwise the same can be tried again.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Journal(error) if error.is_lost())
+    }
+}
+
+/// The tickets as other rules tag them, to compare with those that count. Only the comparison is shown, and nothing is
+/// written.
+#[derive(Clone, Copy, Debug)]
+pub struct Shadow<'a> {
+    /// What finds their evidence.
+    pub classifier: &'a Classifier,
+    /// The tickets as they tag them.
+    pub ledger: &'a Ledger,
+}
+
+/// The pipeline with its state.
+pub struct Pipeline {
+    parts: Parts,
+    rules: Rules,
+    shadow: Option<Ledger>,
+    counters: HashMap<RuleId, IntCounter>,
+    /// The partitions that are this process's, where there are others.
+    owned: Option<HashMap<Partition, Epoch>>,
+    /// What goes out with the next commit, and what it comes from.
+    outbox: Vec<(Partition, Outgoing)>,
+    /// Refused records that go into a file.
+    letters: Vec<DeadLetter>,
+    /// The next offset of inputs that are copied, and which of them moved since the last commit.
+    copied: BTreeMap<Partition, (i64, bool)>,
+    holds: Holds,
+    watch: Watch,
+}
+
+/// What was held of a ticket before an event.
+#[derive(Clone, Copy)]
+struct Before {
+    is_open: bool,
+    effort_seconds: u64,
+}
+
+impl Pipeline {
+    /// A pipeline that goes on where the ledgers end.
+    pub fn new(parts: Parts) -> Self {
+        let rules = parts.preparer.rules.clone();
+        let mut pipeline = Self {
+            shadow: None,
+            counters: HashMap::new(),
+            owned: None,
+            outbox: Vec::new(),
+            letters: Vec::new(),
+            copied: BTreeMap::new(),
+            holds: Holds::new(parts.zero_hold),
+            watch: Watch::new(parts.metrics.clone()),
+            rules,
+            parts,
+        };
+        pipeline.use_rules();
+        pipeline.publish();
+        pipeline
+    }
+
+    /// What makes records ready for it.
+    pub fn preparer(&self) -> &Preparer {
+        &self.parts.preparer
+    }
+
+    /// The other rules, with the tickets as they tag them.
+    pub fn shadow(&self) -> Option<Shadow<'_>> {
+        Some(Shadow { classifier: self.rules.shadow.as_deref()?, ledger: self.shadow.as_ref()? })
+    }
+
+    /// Adds a topic or dump.
+    pub fn add_input(&mut self, topic: &str, input: Input) {
+        Arc::make_mut(&mut self.parts.preparer.inputs).insert(topic.to_owned(), Arc::new(input));
+    }
+
+    /// The ledgers as they are now.
+    pub fn ledgers(&self) -> &Ledgers {
+        &self.parts.ledgers
+    }
+
+    /// The ledger where there is one for all partitions, as in a replay; an empty one where each has its own.
+    pub fn ledger(&self) -> &Ledger {
+        static NONE: LazyLock<Ledger> = LazyLock::new(|| Ledger::new(Settings::default()));
+        match &self.parts.ledgers {
+            Ledgers::One(ledger) => ledger,
+            Ledgers::Each(_) => &NONE,
+        }
+    }
+
+    /// What finds the evidence.
+    pub fn classifier(&self) -> &Classifier {
+        &self.rules.own
+    }
+
+    /// The journal.
+    pub fn journal_mut(&mut self) -> &mut Journal {
+        &mut self.parts.journal
+    }
+
+    /// Takes records of these partitions, by this assignment and no other. Where there is one ledger for all, their series
+    /// are shown from now on.
+    pub fn own(&mut self, partitions: &[(Partition, Epoch)]) {
+        self.owned.get_or_insert_default().extend(partitions.iter().cloned());
+        if let Ledgers::One(ledger) = &mut self.parts.ledgers {
+            partitions.iter().for_each(|(partition, _)| _ = ledger.partition(partition));
+        }
+        self.publish();
+    }
+
+    /// Takes in the ledger of a partition that was restored, if it is still this process's by that assignment.
+    pub fn take_over(&mut self, partition: &Partition, epoch: Epoch, ledger: Ledger) -> bool {
+        if self.owned.as_ref().and_then(|owned| owned.get(partition)) != Some(&epoch) {
+            return false;
+        }
+        if let Journal::Kafka(journal) = &mut self.parts.journal {
+            journal.take_over(partition, &ledger);
+        }
+        self.parts.ledgers.insert(partition, ledger);
+        self.publish();
+        true
+    }
+
+    /// Lets partitions go with all that is not committed of them; their series are shown no more.
+    pub fn let_go(&mut self, partitions: &[Partition]) {
+        self.forget(partitions);
+        self.publish();
+    }
+
+    /// Forgets all that is not committed, to be restored from the journal. What is committed is shown until then.
+    pub fn go_back(&mut self) {
+        let owned = self.owned.as_ref().map(|owned| owned.keys().cloned().collect::<Vec<_>>());
+        self.forget(&owned.unwrap_or_default());
+    }
+
+    fn forget(&mut self, partitions: &[Partition]) {
+        for partition in partitions {
+            self.parts.ledgers.remove(partition);
+            self.copied.remove(partition);
+            self.owned.as_mut().map(|owned| owned.remove(partition));
+        }
+        self.outbox.retain(|(partition, _)| !partitions.contains(partition));
+        self.letters.retain(|letter| !partitions.contains(&letter.record.partition));
+    }
+
+    /// Decodes, maps, classifies and takes records. They are neither durable nor shown before [`Pipeline::commit`].
+    pub fn take(&mut self, records: Vec<Record>) {
+        let batch = self.parts.preparer.prepare_all(records);
+        self.apply(batch);
+    }
+
+    /// Takes records that are prepared. They are neither durable nor shown before [`Pipeline::commit`].
+    pub fn apply(&mut self, batch: Batch) {
+        if !Arc::ptr_eq(&self.rules.own, &batch.rules.own) {
+            self.rules = batch.rules;
+            self.use_rules();
+        }
+        for (fetched, prepared) in batch.records {
+            self.apply_one(fetched, prepared);
+        }
+        self.parts.ledgers.retire();
+        if let Some(shadow) = &mut self.shadow {
+            shadow.retire();
+        }
+    }
+
+    /// Counts for the rules in use, and shows which they are.
+    fn use_rules(&mut self) {
+        self.counters = rule_counters(&self.rules.own, &self.parts.metrics);
+        if let Some(shadow) = &self.rules.shadow {
+            self.parts.metrics.use_shadow(shadow.hash());
+            let settings = self.parts.ledgers.iter().next().map(Ledger::settings).unwrap_or_default();
+            self.shadow.get_or_insert_with(|| Ledger::new(settings));
+        }
+    }
+
+    fn apply_one(&mut self, fetched: Fetched, prepared: Prepared) {
+        let Fetched { record, epoch } = fetched;
+        let is_owned = |owned: &HashMap<Partition, Epoch>| owned.get(&record.partition) == Some(&epoch);
+        if !self.owned.as_ref().is_none_or(is_owned) {
+            return; // Fetched before the partition was given up; whoever has it now takes it.
+        }
+        if let Prepared::Copies(partitions) = prepared {
+            return self.copy(&record, &partitions);
+        }
+        let Some(ledger) = self.parts.ledgers.of_mut(&record.partition) else { return };
+        let partition = ledger.partition(&record.partition);
+        let (offset, timestamp) = (record.offset, record.timestamp);
+        if ledger.partitions().get(partition as usize).is_some_and(|state| offset < state.next_offset) {
+            return; // Fetched a second time after a rebalance; it was counted the first time.
+        }
+        let place = record.partition.clone();
+        let outcome = match prepared {
+            Prepared::Ignored | Prepared::Copies(_) => Outcome::Ignored,
+            Prepared::Refused(refusal) => {
+                self.refuse(record, refusal);
+                Outcome::DeadLetter
+            }
+            Prepared::Tickets(tickets) => {
+                let source = self.parts.preparer.inputs.get(&*place.topic).map(|input| input.source.clone());
+                let source = source.unwrap_or_default();
+                let outcomes = tickets.into_iter().map(|classified| self.apply_ticket(&source, &record, classified));
+                outcomes.reduce(best).unwrap_or(Outcome::Ignored)
+            }
+        };
+        if let Some(ledger) = self.parts.ledgers.of_mut(&place) {
+            ledger.finish_record(partition, offset, timestamp, outcome);
+        }
+        if let Some(shadow) = &mut self.shadow {
+            let partition = shadow.partition(&place);
+            shadow.finish_record(partition, offset, timestamp, outcome);
+        }
+    }
+
+    fn apply_ticket(&mut self, source: &str, record: &Record, classified: Classified) -> Outcome {
+        let Classified { ticket, findings, language, shadow } = classified;
+        let key = TicketKey::of(source, &ticket.key);
+        let own_time = ticket.updated_at.map(jiff::Timestamp::as_millisecond);
+        let time = record.timestamp.or(own_time).unwrap_or_default();
+        if let Some((ledger, findings)) = self.shadow.as_mut().zip(shadow) {
+            let partition = ledger.partition(&record.partition);
+            ledger.apply(source, partition, time, &ticket, findings);
+        }
+        let Some(ledger) = self.parts.ledgers.of_mut(&record.partition) else { return Outcome::Ignored };
+        let is_compared = self.shadow.is_some() || ticket.state.is_some_and(|state| !state.is_open());
+        let before = is_compared.then(|| ledger.held(key).map(before));
+        let is_new = ledger.ticket(key).is_none();
+        let spoke: SmallVec<[RuleId; 4]> = findings.counting().map(|evidence| evidence.rule).collect();
+        let partition = ledger.partition(&record.partition);
+        let outcome = ledger.apply(source, partition, time, &ticket, findings);
+        if outcome == Outcome::Applied {
+            spoke.iter().filter_map(|rule| self.counters.get(rule)).for_each(IntCounter::inc);
+            if let Some(before) = before {
+                self.compare(record, key, before, language.unwrap_or(Language::Other));
+            }
+            self.watch_key(record, key, is_new);
+        }
+        outcome
+    }
+
+    fn watch_key(&mut self, record: &Record, ticket: TicketKey, is_new: bool) {
+        let input = self.parts.preparer.inputs.get(&*record.partition.topic);
+        if input.is_some_and(|input| matches!(input.route, Route::Ledger)) {
+            self.watch.look(&mut self.parts.ledgers, record, ticket, is_new);
+        }
+    }
+
+    /// Compares the ticket's tag with those that other people and other rules give.
+    fn compare(&self, record: &Record, key: TicketKey, before: Option<Before>, language: Language) {
+        let Some(held) = self.parts.ledgers.of(&record.partition).and_then(|ledger| ledger.held(key)) else { return };
+        self.count_agreement(held, before, language);
+        if let Some(shadow) = self.shadow.as_ref().and_then(|shadow| shadow.held(key)) {
+            self.count_shadow(held, shadow, before);
+        }
+    }
+
+    /// Counts a ticket with a declared tag when it ends for the first time, with all its effort.
+    fn count_agreement(&self, held: &Held, before: Option<Before>, language: Language) {
+        let ends = before.is_none_or(|b| b.is_open) && !held.is_open() && held.reopened == 0;
+        let Some(declared) = held.findings.declared.filter(|_| ends && !held.deleted) else { return };
+        let predicted = self.rules.predict(&held.findings);
+        let labels = [predicted.as_str(), declared.as_str(), language.as_str()];
+        self.parts.metrics.agreement.with_label_values(&labels).inc();
+        self.parts.metrics.agreement_effort.with_label_values(&labels).inc_by(held.effort.seconds());
+    }
+
+    /// Counts a new ticket, and effort logged since, by the tags of both sides.
+    fn count_shadow(&self, own: &Held, shadow: &Held, before: Option<Before>) {
+        let labels = [own.verdict.affects.as_str(), shadow.verdict.affects.as_str()];
+        let more = own.effort.seconds().saturating_sub(before.map_or(0, |before| before.effort_seconds));
+        let metrics = &self.parts.metrics;
+        metrics.shadow_tickets.with_label_values(&labels).inc_by(u64::from(before.is_none()));
+        metrics.shadow_effort.with_label_values(&labels).inc_by(more);
+    }
+
+    /// Sends a record on to the partitions of its tickets.
+    fn copy(&mut self, record: &Record, partitions: &[i32]) {
+        let Some(Route::Copy(copy)) = self.parts.preparer.inputs.get(&*record.partition.topic).map(|i| &i.route) else {
+            return;
+        };
+        let (next, moved) = self.copied.entry(record.partition.clone()).or_insert((i64::MIN, false));
+        if record.offset < *next {
+            return; // Fetched a second time after a rebalance; it was copied the first time.
+        }
+        (*next, *moved) = (record.offset + 1, true);
+        for partition in partitions {
+            self.outbox.push((record.partition.clone(), copy_of(record, &copy.topic, *partition)));
+        }
+        let labels = [&*record.partition.topic, &record.partition.number.to_string()];
+        self.parts.metrics.rekeyed.with_label_values(&labels).inc();
+    }
+
+    /// Takes a record that was refused before it could be decoded, such as a broken row of a dump.
+    pub fn take_refused(&mut self, record: Record, refusal: Refusal) {
+        self.apply_one(Fetched { record, epoch: Epoch::default() }, Prepared::Refused(refusal));
+    }
+
+    fn refuse(&mut self, record: Record, refusal: Refusal) {
+        self.parts.metrics.dead_letters.with_label_values(&[refusal.reason.as_str()]).inc();
+        let input = self.parts.preparer.inputs.get(&*record.partition.topic);
+        let profile = input.map_or(String::new(), |input| input.decoder.profile().name().to_owned());
+        let letter = DeadLetter { record, refusal, profile };
+        match &self.parts.dead_letters {
+            Some(DeadLetters::Topic(topic)) => {
+                self.outbox.push((letter.record.partition.clone(), letter.outgoing(topic)));
+            }
+            _ => self.letters.push(letter),
+        }
+    }
+
+    /// Releases the series that have been shown at 0 for long enough; says whether there are some, and so something to be
+    /// committed.
+    pub fn release(&mut self, now: Instant) -> bool {
+        self.holds.release(&mut self.parts.ledgers, now)
+    }
+
+    /// Makes durable and shows what was taken; returns the new positions. After an error nothing is shown, and the same
+    /// call may be made again unless all [`is lost`](PipelineError::is_lost).
+    ///
+    /// # Errors
+    /// When dead letters, tagged tickets or the journal could not be written.
+    pub fn commit(&mut self) -> Result<Vec<(Partition, i64)>, PipelineError> {
+        if let Some(dead_letters) = &mut self.parts.dead_letters {
+            dead_letters.write(&self.letters)?;
+        }
+        self.letters.clear();
+        let positions = self.positions();
+        let tagged = self.tagged();
+        let outgoing: Vec<&Outgoing> = self.outbox.iter().map(|(_, outgoing)| outgoing).chain(&tagged).collect();
+        let timer = self.parts.metrics.commit_seconds.start_timer();
+        let commit = Commit { ledgers: &self.parts.ledgers, outgoing: &outgoing, positions: &positions };
+        self.parts.journal.commit(commit)?;
+        timer.observe_duration();
+        self.outbox.clear();
+        self.copied.values_mut().for_each(|(_, moved)| *moved = false);
+        self.parts.ledgers.settle();
+        self.publish();
+        self.parts.metrics.last_progress.set(unix_seconds());
+        Ok(positions)
+    }
+
+    fn publish(&mut self) {
+        self.holds.note(&self.parts.ledgers, Instant::now());
+        self.parts.metrics.publish(&self.parts.ledgers);
+    }
+
+    /// The next offset of each partition that moved since the last commit.
+    fn positions(&self) -> Vec<(Partition, i64)> {
+        let mut positions: Vec<_> =
+            self.copied.iter().filter(|(_, (_, moved))| *moved).map(|(p, (next, _))| (p.clone(), *next)).collect();
+        for ledger in self.parts.ledgers.iter() {
+            let states = ledger.changed_partitions().iter().filter_map(|n| ledger.partitions().get(*n as usize));
+            positions
+                .extend(states.filter(|state| state.next_offset > 0).map(|s| (s.partition.clone(), s.next_offset)));
+        }
+        positions
+    }
+
+    /// The lines of the tickets that changed.
+    fn tagged(&self) -> Vec<Outgoing> {
+        let Some(topic) = &self.parts.tagged else { return Vec::new() };
+        let lines = self.parts.ledgers.iter().flat_map(|ledger| {
+            let held = ledger.changed_tickets().iter().filter_map(|key| ledger.held(*key));
+            held.filter_map(|held| TaggedLine::new(held, ledger, &self.rules.own).outgoing(topic))
+        });
+        lines.collect()
+    }
+}
+
+fn before(held: &Held) -> Before {
+    Before { is_open: held.is_open(), effort_seconds: held.effort.seconds() }
+}
+
+/// A counter for each rule, at 0 from the start; also shows the hash of the rules.
+fn rule_counters(classifier: &Classifier, metrics: &Metrics) -> HashMap<RuleId, IntCounter> {
+    metrics.use_patterns(classifier.hash());
+    let counter =
+        |rule: &RuleInfo| (rule.id, metrics.rule_matches.with_label_values(&[rule.pack.as_str(), rule.short_name()]));
+    classifier.rules().map(counter).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::classify::{ClassifierOptions, PackSource};
+    use crate::profile::{Decoder, Profile};
+
+    const RULES: &str = "[[rule]]\nid = 'pay'\naffects = 'customer'\nweight = 5\nphrases = ['nobody can pay']\n";
+    const OTHER_RULES: &str = "[[rule]]\nid = 'shop'\naffects = 'internal'\nweight = 5\nphrases = ['shop']\n";
+
+    fn classifier(rules: &str) -> Arc<Classifier> {
+        let folder = tempfile::tempdir().unwrap();
+        let pack = folder.path().join("fr");
+        std::fs::create_dir(&pack).unwrap();
+        std::fs::write(pack.join("rules.toml"), rules).unwrap();
+        let packs = vec![PackSource::Folder(pack)];
+        Arc::new(Classifier::load(&ClassifierOptions { packs, ..ClassifierOptions::default() }).unwrap())
+    }
+
+    fn pipeline() -> Pipeline {
+        with_shadow(None)
+    }
+
+    fn with_shadow(shadow: Option<Arc<Classifier>>) -> Pipeline {
+        let decoder = Arc::new(Decoder::new(Profile::load("generic", &[], None, None).unwrap()));
+        let input = Input { decoder, source: "s".into(), route: Route::Ledger };
+        let inputs = Arc::new(HashMap::from([("t".to_owned(), Arc::new(input))]));
+        let rules = Rules { own: classifier(RULES), shadow };
+        Pipeline::new(Parts {
+            preparer: Preparer { inputs, rules, max_record_bytes: 1 << 20 },
+            journal: Journal::None(None),
+            ledgers: Ledgers::one(Ledger::new(Settings::default())),
+            dead_letters: None,
+            tagged: None,
+            metrics: Arc::new(Metrics::new().unwrap()),
+            zero_hold: Duration::ZERO,
+        })
+    }
+
+    /// Takes one event of a ticket after the other.
+    fn take(pipeline: &mut Pipeline, events: &[&str]) {
+        let first = pipeline.ledger().partitions().first().map_or(0, |partition| partition.next_offset);
+        let record = |(event, offset): (&&str, i64)| Record {
+            partition: Partition { topic: "t".into(), number: 0 },
+            offset,
+            timestamp: Some(offset),
+            key: None,
+            headers: Vec::new(),
+            value: Some(format!("{{\"version\":{offset},{event}}}").into_bytes()),
+        };
+        pipeline.take(events.iter().zip(first..).map(record).collect());
+        pipeline.commit().unwrap();
+    }
+
+    /// The lines of a metric that are not 0, without its prefix.
+    fn shown(pipeline: &Pipeline, metric: &str) -> Vec<String> {
+        let text = pipeline.parts.metrics.render().unwrap();
+        let lines = text.lines().filter_map(|line| line.strip_prefix("customer_reach_"));
+        lines.filter(|line| line.starts_with(metric) && !line.ends_with(" 0")).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn agreement_is_counted_once_when_a_declared_ticket_ends() {
+        let mut pipeline = pipeline();
+        let text = "\"summary\":\"Since this morning nobody can pay in the shop, the page shows an error\"";
+        let open = format!("\"id\":\"1\",\"state\":\"open\",{text},\"affects\":\"internal\",\"effort_seconds\":60");
+        take(&mut pipeline, &[&open]);
+        assert!(shown(&pipeline, "agreement").is_empty());
+        let closed = format!("\"id\":\"1\",\"state\":\"closed\",{text},\"affects\":\"internal\",\"effort_seconds\":90");
+        let reopened = open.replace("60", "95");
+        take(&mut pipeline, &[&closed, &reopened, &closed, "\"id\":\"2\",\"state\":\"closed\""]);
+        let labels = "{declared=\"internal\",language=\"en\",predicted=\"customer\"}";
+        assert_eq!(
+            shown(&pipeline, "agreement"),
+            [format!("agreement_effort_seconds_total{labels} 90"), format!("agreement_total{labels} 1")]
+        );
+    }
+
+    #[test]
+    fn a_text_too_short_to_tell_has_the_language_of_the_pack_that_spoke() {
+        let mut pipeline = pipeline();
+        let closed = "\"state\":\"closed\",\"affects\":\"customer\"";
+        let spoken = format!("\"id\":\"1\",\"summary\":\"POS: nobody can pay\",{closed}");
+        take(&mut pipeline, &[&spoken, &format!("\"id\":\"2\",\"summary\":\"ORA-00600\",{closed}")]);
+        let shown = shown(&pipeline, "agreement_total");
+        assert_eq!(shown.len(), 2, "{shown:?}");
+        assert!(shown.iter().any(|line| line.contains("language=\"fr\",predicted=\"customer\"")), "{shown:?}");
+        assert!(shown.iter().any(|line| line.contains("language=\"other\",predicted=\"internal\"")), "{shown:?}");
+    }
+
+    #[test]
+    fn a_shadow_shows_what_other_rules_would_move_and_changes_nothing() {
+        let events = [
+            "\"id\":\"1\",\"summary\":\"nobody can pay in the shop\",\"effort_seconds\":60",
+            "\"id\":\"2\",\"summary\":\"shop\",\"effort_seconds\":5",
+            "\"id\":\"1\",\"effort_seconds\":100",
+        ];
+        let rules = format!("{RULES}{}", OTHER_RULES.replace("= 5", "= 7"));
+        let (mut alone, mut beside) = (pipeline(), with_shadow(Some(classifier(&rules))));
+        take(&mut alone, &events);
+        take(&mut beside, &events);
+        assert!(shown(&alone, "shadow").is_empty());
+        assert_eq!(shown(&alone, "effort_seconds_total"), shown(&beside, "effort_seconds_total"));
+        let hash = beside.shadow().unwrap().classifier.hash();
+        assert_eq!(
+            shown(&beside, "shadow"),
+            [
+                "shadow_effort_seconds_total{live=\"customer\",shadow=\"internal\"} 100".to_owned(),
+                "shadow_effort_seconds_total{live=\"internal\",shadow=\"internal\"} 5".to_owned(),
+                format!("shadow_pattern_set_info{{hash=\"{hash}\"}} 1"),
+                "shadow_tickets_total{live=\"customer\",shadow=\"internal\"} 1".to_owned(),
+                "shadow_tickets_total{live=\"internal\",shadow=\"internal\"} 1".to_owned(),
+            ]
+        );
+    }
+}

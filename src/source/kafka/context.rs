@@ -1,0 +1,182 @@
+//! What librdkafka calls back on the polling thread: rebalances, statistics, errors.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use serde::Deserialize;
+
+use super::{Epoch, Membership, Rebalance, Shared, Start, claim_position, list_of, partitions};
+use crate::record::Partition;
+
+/// How long a rebalance waits for the pipeline to let partitions go: a commit takes less.
+const LET_GO: Duration = Duration::from_secs(10);
+
+/// What the callbacks know.
+pub(super) struct Context {
+    pub(super) shared: Arc<Shared>,
+    pub(super) rebalances: Sender<Rebalance>,
+    pub(super) membership: Membership,
+    pub(super) start: Start,
+}
+
+/// The few figures wanted of librdkafka's statistics.
+#[derive(Deserialize)]
+struct Statistics {
+    #[serde(default)]
+    topics: HashMap<String, TopicStatistics>,
+}
+
+#[derive(Deserialize)]
+struct TopicStatistics {
+    #[serde(default)]
+    partitions: HashMap<String, PartitionStatistics>,
+}
+
+#[derive(Deserialize)]
+struct PartitionStatistics {
+    #[serde(default)]
+    ls_offset: i64,
+}
+
+impl ClientContext for Context {
+    fn stats_raw(&self, statistics: &[u8]) {
+        let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else { return };
+        let mut state = self.shared.state();
+        for (topic, TopicStatistics { partitions }) in statistics.topics {
+            for (number, PartitionStatistics { ls_offset }) in partitions {
+                if let Ok(number @ 0..) = number.parse::<i32>()
+                    && ls_offset >= 0
+                {
+                    state.ends.insert(Partition { topic: topic.as_str().into(), number }, ls_offset);
+                }
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.shared.note_error(format_args!("{error}: {reason}"));
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let result = match code {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list),
+            _ => self.unassign(consumer, list),
+        };
+        if let Err(error) = result {
+            self.shared.note_error(format_args!("rebalance: {error}"));
+        }
+    }
+}
+
+fn is_cooperative(consumer: &BaseConsumer<Context>) -> bool {
+    matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative)
+}
+
+impl Context {
+    fn assign(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> KafkaResult<()> {
+        let assigned = partitions(list);
+        let (claims, waiting) = self.set_offsets(list);
+        let taken = if is_cooperative(consumer) { consumer.incremental_assign(list) } else { consumer.assign(list) };
+        self.membership.set(consumer.group_metadata());
+        let paused = match waiting.is_empty() {
+            true => Ok(()),
+            false => consumer.pause(&list_of(&waiting)),
+        };
+        tracing::info!(partitions = assigned.len(), "assigned");
+        let assigned = self.shared.assign(assigned, &waiting);
+        self.send(Rebalance::Assigned(assigned));
+        taken.and(paused).and_then(|()| commit(consumer, &claims))
+    }
+
+    /// Sets where to begin each partition; returns the positions to claim in the group, and the partitions that wait
+    /// until the pipeline says where.
+    fn set_offsets(&self, list: &mut TopicPartitionList) -> (TopicPartitionList, Vec<Partition>) {
+        let (mut claims, mut waiting) = (TopicPartitionList::new(), Vec::new());
+        for partition in partitions(list) {
+            let offset = match &self.start {
+                Start::Known { journal, .. } => {
+                    let position = self.shared.state().positions.get(&partition).copied();
+                    if let Some(id) = journal {
+                        claim_position(&mut claims, &partition, position.unwrap_or_default(), id);
+                    }
+                    position.map(Offset::Offset)
+                }
+                Start::Told { stored, .. } if stored.iter().any(|topic| **topic == *partition.topic) => None,
+                Start::Told { .. } => {
+                    waiting.push(partition.clone());
+                    // Any offset that is one, so that the partition can be told to go elsewhere.
+                    Some(Offset::Offset(0))
+                }
+            };
+            if let Some(offset) = offset
+                && let Err(error) = list.set_partition_offset(&partition.topic, partition.number, offset)
+            {
+                self.shared.note_error(format_args!("cannot start {partition} at {offset:?}: {error}"));
+            }
+        }
+        (claims, waiting)
+    }
+
+    /// Lets the pipeline let go of partitions before the group hears of it, so that no two members show the same.
+    fn unassign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
+        let revoked = partitions(list);
+        let lost = consumer.assignment_lost();
+        tracing::info!(partitions = revoked.len(), lost, "revoked");
+        if lost {
+            self.membership.set(None);
+        }
+        self.shared.revoke(&revoked);
+        let (done, let_go) = bounded(1);
+        self.send(Rebalance::Revoked(revoked, done));
+        if matches!(self.start, Start::Told { .. }) && !self.shared.stopped() && let_go.recv_timeout(LET_GO).is_err() {
+            self.shared.note_error("partitions are given up while a commit is under way; it will be refused");
+        }
+        let left = if is_cooperative(consumer) { consumer.incremental_unassign(list) } else { consumer.unassign() };
+        if !lost {
+            self.membership.set(consumer.group_metadata());
+        }
+        left
+    }
+
+    fn send(&self, rebalance: Rebalance) {
+        if self.rebalances.send(rebalance).is_err() {
+            self.shared.stop();
+        }
+    }
+}
+
+fn commit(consumer: &BaseConsumer<Context>, positions: &TopicPartitionList) -> KafkaResult<()> {
+    if positions.count() == 0 { Ok(()) } else { consumer.commit(positions, CommitMode::Async) }
+}
+
+impl Shared {
+    /// Takes notice of an assignment and gives each partition its epoch.
+    fn assign(&self, partitions: Vec<Partition>, waiting: &[Partition]) -> Vec<(Partition, Epoch)> {
+        let epoch = self.next_epoch();
+        let mut state = self.state();
+        for partition in &partitions {
+            state.assigned.insert(partition.clone(), epoch);
+            if !waiting.contains(partition) {
+                state.running.insert(partition.clone());
+            }
+        }
+        partitions.into_iter().map(|partition| (partition, epoch)).collect()
+    }
+
+    fn revoke(&self, partitions: &[Partition]) {
+        self.next_epoch();
+        let mut state = self.state();
+        for partition in partitions {
+            state.assigned.remove(partition);
+            state.running.remove(partition);
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! The consumer's thread: it polls without pause, stamps records with the epoch of their assignment, holds back when the
+//! pipeline is behind, and does what the pipeline tells it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::context::Context;
+use super::{
+    Command, Epoch, Fetched, POLL, REQUEST_TIMEOUT, Rebalance, Shared, SourceError, SourceOptions, Start, Unready,
+    claim_position, list_of, own,
+};
+use crate::record::Partition;
+
+/// How long after a rebalance another member of the group must have gone again before it counts as one.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// The consumer thread.
+pub(super) struct Reader {
+    pub(super) consumer: BaseConsumer<Context>,
+    pub(super) options: SourceOptions,
+    pub(super) shared: Arc<Shared>,
+    pub(super) records: Sender<Fetched>,
+    pub(super) rebalances: Sender<Rebalance>,
+    pub(super) commands: Receiver<Command>,
+    pub(super) topics: HashMap<String, Arc<str>>,
+    pub(super) reading: Reading,
+}
+
+/// What is read at the moment.
+#[derive(Default)]
+pub(super) struct Reading {
+    /// The newest epoch that is known here.
+    known: Epoch,
+    epochs: HashMap<Partition, Epoch>,
+    /// The offset that comes next, at least.
+    next: HashMap<Partition, i64>,
+    /// Partitions that the pipeline has told where to begin, and that could not be moved there yet.
+    starting: Vec<(Partition, Epoch, Option<i64>)>,
+    /// Whether the partitions are held back.
+    paused: bool,
+    /// Whether there are partitions of which that is not true yet.
+    unequal: bool,
+}
+
+impl Reader {
+    pub(super) fn run(mut self) {
+        if let Err(error) = self.read() {
+            tracing::error!(%error, "the Kafka source ends");
+            self.shared.state().failed = Some(error);
+        }
+    }
+
+    fn read(&mut self) -> Result<(), SourceError> {
+        let Some(inputs) = self.wait_for_topics(&self.options.topics) else { return Ok(()) };
+        if !self.prepare(&inputs)? {
+            return Ok(());
+        }
+        let topics = [self.options.topics.clone(), self.options.added.clone()].concat();
+        let Some(all) = self.wait_for_topics(&topics) else { return Ok(()) };
+        self.check_group(&all)?;
+        self.check_positions(&all)?;
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        self.consumer.subscribe(&topics).map_err(|e| SourceError::Settings(e.to_string()))?;
+        let mut sole = SoleMember::default();
+        while !self.shared.stopped() {
+            self.obey();
+            self.hold_back();
+            match self.consumer.poll(POLL) {
+                None => {}
+                Some(Ok(message)) => {
+                    let record = own(&message, &mut self.topics);
+                    drop(message);
+                    if !self.take(record)? {
+                        break;
+                    }
+                }
+                Some(Err(error)) => self.take_error(&error)?,
+            }
+            if matches!(self.options.start, Start::Known { journal: Some(_), .. }) {
+                sole.check(self)?;
+            }
+        }
+        self.drain();
+        Ok(())
+    }
+
+    /// Hands a record to the pipeline; false when that has ended.
+    fn take(&mut self, record: crate::record::Record) -> Result<bool, SourceError> {
+        self.learn();
+        let Some(epoch) = self.reading.epochs.get(&record.partition).copied() else { return Ok(true) };
+        let next = self.reading.next.entry(record.partition.clone()).or_insert(i64::MIN);
+        if record.offset < *next {
+            // The brokers do not hold the offset that was asked for any more and began with an earlier one.
+            let (partition, position) = (record.partition, *next);
+            let (_, end) = self.watermarks(&partition).unwrap_or_default();
+            return Err(SourceError::AheadOfTopic { partition, end, position });
+        }
+        *next = record.offset + 1;
+        self.shared.fill(&record);
+        Ok(self.records.send(Fetched { record, epoch }).is_ok())
+    }
+
+    /// Takes notice of rebalances since the last time.
+    fn learn(&mut self) {
+        let newest = self.shared.epoch.load(Ordering::Relaxed);
+        if newest == self.reading.known {
+            return;
+        }
+        self.reading.known = newest;
+        let state = self.shared.state();
+        let is_new = |(partition, epoch): &(&Partition, &Epoch)| self.reading.epochs.get(*partition) != Some(*epoch);
+        for (partition, _) in state.assigned.iter().filter(is_new) {
+            let position = state.positions.get(partition).filter(|_| state.running.contains(partition));
+            self.reading.next.insert(partition.clone(), position.copied().unwrap_or(i64::MIN));
+        }
+        self.reading.epochs = state.assigned.iter().map(|(partition, epoch)| (partition.clone(), *epoch)).collect();
+        self.reading.unequal = true;
+    }
+
+    /// All partitions of the topics, as soon as every topic is there; `None` when stopped before.
+    fn wait_for_topics(&self, topics: &[String]) -> Option<Vec<Partition>> {
+        while !self.shared.stopped() {
+            match self.partitions_of(topics) {
+                Ok(all) => return Some(all),
+                Err(error) => self.shared.note_error(error),
+            }
+            self.consumer.poll(Duration::from_secs(1));
+        }
+        None
+    }
+
+    fn partitions_of(&self, topics: &[String]) -> Result<Vec<Partition>, String> {
+        let mut all = Vec::new();
+        for topic in topics {
+            let brokers = &self.options.kafka.brokers;
+            let metadata = self
+                .consumer
+                .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
+                .map_err(|e| format!("the brokers at {brokers} cannot be asked: {e}"))?;
+            let found = metadata.topics().iter().find(|t| t.name() == topic && !t.partitions().is_empty());
+            let found =
+                found.ok_or_else(|| format!("the topic `{topic}` does not exist at {brokers}; it is waited for"))?;
+            let name: Arc<str> = topic.as_str().into();
+            all.extend(found.partitions().iter().map(|p| Partition { topic: name.clone(), number: p.id() }));
+        }
+        Ok(all)
+    }
+
+    /// Has the journal make ready for these partitions; false when stopped before it could.
+    fn prepare(&self, inputs: &[Partition]) -> Result<bool, SourceError> {
+        let Some(prepare) = &self.options.prepare else { return Ok(true) };
+        while !self.shared.stopped() {
+            match prepare(inputs) {
+                Ok(()) => return Ok(true),
+                Err(Unready::Never(reason)) => return Err(SourceError::Journal(reason)),
+                Err(Unready::NotYet(reason)) => self.shared.note_error(reason),
+            }
+            self.consumer.poll(Duration::from_secs(1));
+        }
+        Ok(false)
+    }
+
+    /// Refuses to join a group that another journal reads with, and takes over positions of the group where the journal
+    /// has none, so that a group whose offsets were set by hand starts there.
+    fn check_group(&self, all: &[Partition]) -> Result<(), SourceError> {
+        let own = match &self.options.start {
+            Start::Known { journal: None, .. } => return Ok(()),
+            Start::Known { journal: Some(id), .. } => id.as_str(),
+            Start::Told { claim, .. } => *claim,
+        };
+        let committed = loop {
+            match self.consumer.committed_offsets(list_of(all), REQUEST_TIMEOUT) {
+                Ok(committed) => break committed,
+                Err(_) if self.shared.stopped() => return Ok(()),
+                Err(error) => self.shared.note_error(format_args!("the group's positions cannot be read: {error}")),
+            }
+        };
+        for element in committed.elements() {
+            if let Some(other) = element.metadata().strip_prefix(super::CLAIM)
+                && other != own
+            {
+                return Err(SourceError::ForeignJournal {
+                    group: self.options.kafka.group.clone(),
+                    other: other.to_owned(),
+                    own: own.to_owned(),
+                });
+            }
+            if let Offset::Offset(offset) = element.offset() {
+                let partition = Partition { topic: element.topic().into(), number: element.partition() };
+                self.shared.state().positions.entry(partition).or_insert(offset);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses to read a topic that ends before the journal's position, and says where records are gone that were never
+    /// read.
+    fn check_positions(&self, all: &[Partition]) -> Result<(), SourceError> {
+        let Start::Known { positions, .. } = &self.options.start else { return Ok(()) };
+        for (partition, position) in all.iter().filter_map(|partition| Some((partition, *positions.get(partition)?))) {
+            self.check_position(partition, position)?;
+        }
+        Ok(())
+    }
+
+    fn check_position(&self, partition: &Partition, position: i64) -> Result<(), SourceError> {
+        let Some((start, end)) = self.watermarks(partition) else { return Ok(()) };
+        if position > end {
+            return Err(SourceError::AheadOfTopic { partition: partition.clone(), end, position });
+        }
+        if position < start {
+            self.shared.note_error(format_args!(
+                "{partition}: the records from offset {position} to {start} were deleted before they were read; \
+                 counting goes on at {start}, and a longer retention of the topic avoids this"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The first offset and the one behind the last; `None` when stopped before the brokers answer.
+    fn watermarks(&self, partition: &Partition) -> Option<(i64, i64)> {
+        loop {
+            match self.consumer.fetch_watermarks(&partition.topic, partition.number, REQUEST_TIMEOUT) {
+                Ok(watermarks) => return Some(watermarks),
+                Err(_) if self.shared.stopped() => return None,
+                Err(error) => self.shared.note_error(format_args!("the ends of {partition} cannot be read: {error}")),
+            }
+        }
+    }
+
+    fn take_error(&self, error: &KafkaError) -> Result<(), SourceError> {
+        match error {
+            KafkaError::MessageConsumptionFatal(code) => Err(SourceError::Fatal(fatal(*code))),
+            KafkaError::MessageConsumption(RDKafkaErrorCode::FencedInstanceId) => {
+                Err(SourceError::Fatal(fatal(RDKafkaErrorCode::FencedInstanceId)))
+            }
+            other => {
+                self.shared.note_error(other);
+                Ok(())
+            }
+        }
+    }
+
+    /// Does what the pipeline has told since the last time.
+    fn obey(&mut self) {
+        let mut committed = BTreeMap::new();
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Committed(positions) => committed.extend(positions),
+                Command::Start(partition, epoch, position) => self.reading.starting.push((partition, epoch, position)),
+                Command::Again => self.begin_again(),
+            }
+        }
+        self.commit_positions(&committed, CommitMode::Async);
+        let starting = std::mem::take(&mut self.reading.starting);
+        for (partition, epoch, position) in starting {
+            if self.shared.state().assigned.get(&partition) != Some(&epoch) {
+                continue;
+            }
+            if let Err(error) = self.start(&partition, position) {
+                self.shared.note_error(format_args!("{partition} cannot be started: {error}"));
+                self.reading.starting.push((partition, epoch, position));
+            }
+        }
+    }
+
+    /// Reads a partition from where its journal ends, or from where the group was set or the topic begins.
+    fn start(&mut self, partition: &Partition, position: Option<i64>) -> Result<(), String> {
+        let offset = match position {
+            Some(position) => Offset::Offset(position),
+            None => self.first_offset(partition).map_err(|error| error.to_string())?,
+        };
+        if let Some(position) = position
+            && let Err(error) = self.check_position(partition, position)
+        {
+            self.shared.state().failed = Some(error);
+            self.shared.stop();
+            return Ok(());
+        }
+        let go = || -> KafkaResult<()> {
+            self.consumer.seek(&partition.topic, partition.number, offset, REQUEST_TIMEOUT)?;
+            self.consumer.resume(&list_of(std::slice::from_ref(partition)))
+        };
+        go().map_err(|error| error.to_string())?;
+        self.learn();
+        self.reading.next.insert(partition.clone(), position.unwrap_or(i64::MIN));
+        self.reading.unequal = true;
+        let mut state = self.shared.state();
+        state.running.insert(partition.clone());
+        state.positions.extend(position.map(|position| (partition.clone(), position)));
+        Ok(())
+    }
+
+    /// Where to begin a partition that has no journal yet.
+    fn first_offset(&self, partition: &Partition) -> KafkaResult<Offset> {
+        let committed = self.consumer.committed_offsets(list_of(std::slice::from_ref(partition)), REQUEST_TIMEOUT)?;
+        let committed = committed.elements().first().map(|element| element.offset());
+        let reset = self.options.kafka.librdkafka.get("auto.offset.reset");
+        Ok(match (committed, reset.map(|reset| reset.reveal())) {
+            (Some(Offset::Offset(offset)), _) => Offset::Offset(offset),
+            (_, Some("latest" | "largest" | "end")) => Offset::End,
+            _ => Offset::Beginning,
+        })
+    }
+
+    /// The pipeline has lost its state: every partition with a journal is assigned anew.
+    fn begin_again(&mut self) {
+        let Start::Told { stored, .. } = &self.options.start else { return };
+        let epoch = self.shared.next_epoch();
+        let (journalled, again) = {
+            let mut state = self.shared.state();
+            state.assigned.values_mut().for_each(|assigned| *assigned = epoch);
+            let all: Vec<Partition> = state.assigned.keys().cloned().collect();
+            let has_journal = |partition: &&Partition| !stored.contains(&partition.topic);
+            let journalled: Vec<Partition> = all.iter().filter(has_journal).cloned().collect();
+            state.running.retain(|partition| !journalled.contains(partition));
+            (journalled, all.into_iter().map(|partition| (partition, epoch)).collect())
+        };
+        if let Err(error) = self.consumer.pause(&list_of(&journalled)) {
+            self.shared.note_error(error);
+        }
+        if self.rebalances.send(Rebalance::Assigned(again)).is_err() {
+            self.shared.stop();
+        }
+    }
+
+    /// Moves the group's positions to where the journal's are.
+    fn commit_positions(&self, positions: &BTreeMap<Partition, i64>, mode: CommitMode) {
+        let Start::Known { journal, .. } = &self.options.start else { return };
+        let id = journal.as_deref().unwrap_or_default();
+        let mut list = TopicPartitionList::new();
+        positions.iter().for_each(|(partition, position)| claim_position(&mut list, partition, *position, id));
+        if list.count() > 0
+            && let Err(error) = self.consumer.commit(&list, mode)
+        {
+            self.shared.note_error(format_args!("the group's positions cannot be committed: {error}"));
+        }
+    }
+
+    /// Pauses when the pipeline is behind, resumes when it has caught up by half.
+    fn hold_back(&mut self) {
+        self.learn();
+        let paused = self.reading.paused;
+        let pause = self.shared.is_full(if paused { 2 } else { 1 });
+        if pause == paused && !self.reading.unequal {
+            return;
+        }
+        let running: Vec<Partition> = self.shared.state().running.iter().cloned().collect();
+        let switched = match pause {
+            true => self.consumer.pause(&list_of(&running)),
+            false => self.consumer.resume(&list_of(&running)),
+        };
+        match switched {
+            Ok(()) => (self.reading.paused, self.reading.unequal) = (pause, false),
+            Err(error) => self.shared.note_error(error),
+        }
+    }
+
+    /// After the stop: the pipeline still commits what it has taken.
+    fn drain(&self) {
+        while let Ok(command) = self.commands.recv() {
+            if let Command::Committed(positions) = command {
+                self.commit_positions(&positions.into_iter().collect(), CommitMode::Sync);
+            }
+        }
+    }
+}
+
+fn fatal(code: RDKafkaErrorCode) -> String {
+    match code {
+        RDKafkaErrorCode::FencedInstanceId => {
+            "another process with a copy of this journal's folder has joined the group in its place; run only one of them"
+                .to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Notices another member of the group by the partitions that are missing here for longer than a rebalance takes.
+#[derive(Default)]
+struct SoleMember {
+    assigned: usize,
+    check_at: Option<Instant>,
+}
+
+impl SoleMember {
+    fn check(&mut self, reader: &Reader) -> Result<(), SourceError> {
+        let assigned = reader.shared.state().assigned.len();
+        if assigned != self.assigned {
+            self.assigned = assigned;
+            self.check_at = Some(Instant::now() + SETTLE);
+        }
+        if self.check_at.is_none_or(|at| Instant::now() < at) {
+            return Ok(());
+        }
+        self.check_at = None;
+        match reader.partitions_of(&reader.options.topics) {
+            Ok(all) if assigned < all.len() => {
+                let group = reader.options.kafka.group.clone();
+                Err(SourceError::SharedGroup { group, assigned, all: all.len() })
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                reader.shared.note_error(error);
+                self.check_at = Some(Instant::now() + SETTLE);
+                Ok(())
+            }
+        }
+    }
+}
