@@ -438,6 +438,9 @@ impl Worker {
         match rebalance {
             Rebalance::Assigned(partitions) => {
                 self.pipeline.own(&partitions);
+                if self.restorer.is_none() {
+                    self.pipeline.catch_up(self.status.source.state().committed_before);
+                }
                 // What a process before this one left open is in the way of the restore.
                 self.connect();
                 let Some(restorer) = &self.restorer else { return };

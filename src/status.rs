@@ -60,10 +60,14 @@ impl Status {
         if let Some(failed) = state.failed {
             return Some(failed.to_string());
         }
-        if state.assigned.is_empty() {
+        if !state.joined {
             return Some(self.last_error().map_or("no partition is assigned yet".to_owned(), |error| {
                 format!("no partition is assigned yet: {error}")
             }));
+        }
+        let waiting = state.assigned.len() - state.running.len();
+        if waiting > 0 {
+            return Some(format!("{waiting} of {} partitions are being restored", state.assigned.len()));
         }
         let idle = lock(&self.last_progress).elapsed();
         let lag: i64 = state.lag().map(|(_, lag)| lag).sum();

@@ -8,6 +8,7 @@
 //! The journal does not know with which packs, policy, caps and retention it was written: an audit is exact only with the
 //! same configuration.
 
+mod copies;
 mod coverage;
 mod dump;
 mod figure;
@@ -20,7 +21,9 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+pub use copies::{Copies, CopyCheck};
 pub use coverage::Coverage;
 pub use figure::{Figure, Figures};
 pub use life::{Event, Life, Names, Rules};
@@ -28,11 +31,12 @@ pub use recount::{Content, Name, Recount, Recounted, Totals};
 pub use report::{Covered, Difference, Report, TicketDifference, View};
 
 use crate::classify::{Classifier, Scratch};
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::journal::kafka::JournalTopics;
 use crate::journal::read;
 use crate::ledger::{Ledgers, Settings};
 use crate::panic::caught;
-use crate::prepare::Input;
+use crate::prepare::{Input, Route};
 use crate::profile::Decoded;
 use crate::record::{Partition, Record};
 use crate::replay::grouped;
@@ -57,7 +61,8 @@ pub fn audit(config: &Config, dumps: &[PathBuf]) -> anyhow::Result<Report> {
         [] => taken.read_topics(config)?,
         dumps => taken.read_dumps(dumps)?,
     }
-    Ok(compare(&ledgers, settings, taken.recount, &taken.coverage))
+    let report = compare(&ledgers, settings, taken.recount, &taken.coverage);
+    Ok(report.with_copies(taken.copies.end()))
 }
 
 /// Counts what was seen, and compares it with what the ledgers have counted under these settings.
@@ -85,6 +90,7 @@ pub fn uncovered(ledgers: &Ledgers) -> BTreeMap<Partition, Coverage> {
 /// What was read, and how records become tickets.
 struct Taken {
     recount: Recount,
+    copies: Copies,
     coverage: BTreeMap<Partition, Coverage>,
     inputs: Arc<HashMap<String, Arc<Input>>>,
     classifier: Arc<Classifier>,
@@ -98,7 +104,14 @@ impl Taken {
         let classifier = rules.own;
         let scratch = classifier.scratch();
         let coverage = uncovered(ledgers);
-        Self { recount: Recount::default(), coverage, inputs, classifier, scratch, max_record_bytes }
+        for input in inputs.values() {
+            if let Route::FromCopy(copy) = &input.route {
+                let partitions = coverage.keys().filter(|partition| partition.topic == copy.topic).count();
+                copy.partitions.store(i32::try_from(partitions).unwrap_or(i32::MAX), Ordering::Relaxed);
+            }
+        }
+        let (recount, copies) = (Recount::default(), Copies::default());
+        Self { recount, copies, coverage, inputs, classifier, scratch, max_record_bytes }
     }
 
     fn read_topics(&mut self, config: &Config) -> anyhow::Result<()> {
@@ -120,6 +133,33 @@ impl Taken {
                 true
             })?;
             self.say_how_many(&partition);
+        }
+        self.check_copies(config, &reader)
+    }
+
+    /// Looks for the copy of every record up to the group's position. Copies are read to their end, for they may be ahead
+    /// of what is counted.
+    fn check_copies(&mut self, config: &Config, reader: &RangeReader) -> anyhow::Result<()> {
+        let copied = |input: &&config::Input| input.rekey;
+        for input in config.input.iter().filter(copied) {
+            let keyed = JournalTopics::new(&config.kafka).keyed(&input.topic);
+            // The group's positions first: what is copied meanwhile is not looked for.
+            let positions = reader.positions(&input.topic)?;
+            let copies = self.coverage.keys().filter(|partition| partition.topic == keyed);
+            for partition in copies {
+                let (start, end) = reader.ends(partition)?;
+                reader.read(partition, start, end, |record| {
+                    self.copies.see(&record);
+                    true
+                })?;
+            }
+            for (partition, position) in positions {
+                let (start, _) = reader.ends(&partition)?;
+                reader.read(&partition, start, position, |record| {
+                    self.copies.look_for(&record);
+                    true
+                })?;
+            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::copies::CopyCheck;
 use super::coverage::Coverage;
 use super::figure::Figures;
 use super::life::Life;
@@ -42,6 +43,8 @@ pub struct Report {
     pub tickets_that_differ: usize,
     /// The first of them, by topic, partition and offset of its last event.
     pub first_ticket: Option<TicketDifference>,
+    /// Whether records that go through a keyed copy were copied once; none where no input does.
+    pub copies: Option<CopyCheck>,
 }
 
 /// One partition.
@@ -200,12 +203,21 @@ impl Report {
             not_vouched_for,
             tickets_that_differ: tickets.len(),
             first_ticket: tickets.into_iter().next(),
+            copies: None,
         }
+    }
+
+    /// The same with what was found of copies.
+    #[must_use]
+    pub fn with_copies(self, copies: Option<CopyCheck>) -> Self {
+        let exact = self.exact && !copies.as_ref().is_some_and(CopyCheck::found);
+        Self { exact, copies, ..self }
     }
 
     /// Whether the journal is wrong for certain.
     pub fn found(&self) -> bool {
-        !self.differences.is_empty() || self.tickets_that_differ > 0
+        let copies = self.copies.as_ref().is_some_and(CopyCheck::found);
+        !self.differences.is_empty() || self.tickets_that_differ > 0 || copies
     }
 }
 
@@ -308,6 +320,9 @@ impl fmt::Display for Report {
         list(f, "counters differ", &self.differences)?;
         if let Some(ticket) = &self.first_ticket {
             write!(f, "\n{} tickets differ, first:\n{ticket}", self.tickets_that_differ)?;
+        }
+        if let Some(copies) = &self.copies {
+            write!(f, "{copies}")?;
         }
         self.write_reservations(f)?;
         list(f, "counters differ and cannot be vouched for", &self.not_vouched_for)

@@ -214,9 +214,10 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Adds to a series.
+    /// Adds to a series; beyond the largest number it stays there.
     pub fn add(&mut self, series: Series, amount: i64) {
-        *self.values.entry(series).or_default() += amount;
+        let value = self.values.entry(series).or_default();
+        *value = value.saturating_add(amount);
     }
 
     /// The value of a series, 0 if it was never counted.

@@ -16,7 +16,7 @@ pub use net::{ByTag, net_effort, net_services, net_teams, net_tickets, net_touch
 pub use shown::{Shown, ShownPartition};
 
 use crate::language::Language;
-use crate::ledger::Ledgers;
+use crate::ledger::{Ledgers, PartitionState};
 use crate::outcome::Reason;
 use crate::ticket::Affects;
 
@@ -201,9 +201,9 @@ impl Metrics {
         }
     }
 
-    /// Shows what is committed.
-    pub fn publish(&self, ledgers: &Ledgers) {
-        self.shown.store(std::sync::Arc::new(Shown::of(ledgers.iter())));
+    /// Shows what is committed, of these partitions.
+    pub fn publish(&self, ledgers: &Ledgers, is_shown: impl Fn(&PartitionState) -> bool) {
+        self.shown.store(std::sync::Arc::new(Shown::of(ledgers.iter(), is_shown)));
     }
 
     /// What is committed.

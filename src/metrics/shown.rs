@@ -46,17 +46,20 @@ impl ShownPartition {
 }
 
 impl Shown {
-    /// What is to be shown of ledgers that are committed.
-    pub fn of<'a>(ledgers: impl IntoIterator<Item = &'a Ledger>) -> Self {
-        let shown = |ledger: &'a Ledger| ledger.partitions().iter().map(move |state| ShownPartition::of(state, ledger));
-        let mut partitions: Vec<_> = ledgers.into_iter().flat_map(shown).collect();
+    /// What is to be shown of ledgers that are committed, of these partitions.
+    pub fn of<'a>(ledgers: impl IntoIterator<Item = &'a Ledger>, is_shown: impl Fn(&PartitionState) -> bool) -> Self {
+        let mut partitions = Vec::new();
+        for ledger in ledgers {
+            let states = ledger.partitions().iter().filter(|state| is_shown(state));
+            partitions.extend(states.map(|state| ShownPartition::of(state, ledger)));
+        }
         partitions.sort_by(|a, b| a.partition.cmp(&b.partition));
         Self { partitions }
     }
 
     /// What will be shown of them as soon as nothing is fresh any more.
     pub fn unheld<'a>(ledgers: impl IntoIterator<Item = &'a Ledger>) -> Self {
-        let mut shown = Self::of(ledgers);
+        let mut shown = Self::of(ledgers, |_| true);
         shown.partitions.iter_mut().for_each(|partition| partition.fresh = Arc::default());
         shown
     }
@@ -295,7 +298,7 @@ mod tests {
     }
 
     fn text(ledger: &Ledger) -> String {
-        prometheus::TextEncoder::new().encode_to_string(&Shown::of([ledger]).families()).unwrap()
+        prometheus::TextEncoder::new().encode_to_string(&Shown::of([ledger], |_| true).families()).unwrap()
     }
 
     const TEAM: &str =
@@ -346,6 +349,9 @@ mod tests {
         let histogram_extra = 2 * Kind::ALL.len() * (RESOLUTION_BUCKETS.len() + 2);
         assert_eq!(lines, Series::fixed().len() + histogram_extra);
         assert!(text.contains("customer_reach_records_total{outcome=\"dead_letter\",partition=\"0\",topic=\"t\"} 0\n"));
-        assert_eq!(Shown::of([&ledger]).sum(|s| matches!(s, Series::Records { outcome: Outcome::Applied })), 0);
+        assert_eq!(
+            Shown::of([&ledger], |_| true).sum(|s| matches!(s, Series::Records { outcome: Outcome::Applied })),
+            0
+        );
     }
 }

@@ -15,7 +15,7 @@ use self::unkeyed::Watch;
 use crate::classify::{Classifier, RuleInfo};
 use crate::journal::{Commit, CommitError, Journal};
 use crate::language::Language;
-use crate::ledger::{Held, Ledger, Ledgers, Settings, TicketKey, best};
+use crate::ledger::{Held, Ledger, Ledgers, PartitionState, Settings, TicketKey, best};
 use crate::metrics::{Metrics, unix_seconds};
 use crate::outcome::{Outcome, Refusal};
 use crate::prepare::{Batch, Classified, Input, Prepared, Preparer, Route, Rules};
@@ -85,6 +85,9 @@ pub struct Pipeline {
     /// The next offset of inputs that are copied, and which of them moved since the last commit.
     copied: BTreeMap<Partition, (i64, bool)>,
     holds: Holds,
+    /// Partitions whose journal is behind what was shown of them, and up to where: until then they are not shown, for a
+    /// counter must not fall.
+    behind: HashMap<Partition, i64>,
     watch: Watch,
 }
 
@@ -107,6 +110,7 @@ impl Pipeline {
             letters: Vec::new(),
             copied: BTreeMap::new(),
             holds: Holds::new(parts.zero_hold),
+            behind: HashMap::new(),
             watch: Watch::new(parts.metrics.clone()),
             rules,
             parts,
@@ -162,6 +166,12 @@ impl Pipeline {
         if let Ledgers::One(ledger) = &mut self.parts.ledgers {
             partitions.iter().for_each(|(partition, _)| _ = ledger.partition(partition));
         }
+        self.publish();
+    }
+
+    /// Takes notice of how far these partitions had come when they were shown last.
+    pub fn catch_up(&mut self, committed: HashMap<Partition, i64>) {
+        self.behind = committed;
         self.publish();
     }
 
@@ -398,7 +408,9 @@ impl Pipeline {
 
     fn publish(&mut self) {
         self.holds.note(&self.parts.ledgers, Instant::now());
-        self.parts.metrics.publish(&self.parts.ledgers);
+        let behind = &self.behind;
+        let is_shown = |state: &PartitionState| behind.get(&state.partition).is_none_or(|to| state.next_offset >= *to);
+        self.parts.metrics.publish(&self.parts.ledgers, is_shown);
     }
 
     /// The next offset of each partition that moved since the last commit.

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::support::*;
 
 /// A name that no other test uses.
-fn unique(name: &str) -> String {
+pub fn unique(name: &str) -> String {
     format!("{name}-{}", std::process::id())
 }
 
@@ -78,7 +78,7 @@ fn audit(config: &Path, args: &[&str]) -> (Option<i32>, String, String) {
     (output.status.code(), stdout, stderr)
 }
 
-fn assert_exact(config: &Path, messages: &[Message]) {
+pub fn assert_exact(config: &Path, messages: &[Message]) -> serde_json::Value {
     let (code, report, log) = audit(config, &["--format", "json"]);
     assert_eq!(code, Some(0), "{report}{log}");
     let report: serde_json::Value = report.parse().unwrap();
@@ -86,6 +86,7 @@ fn assert_exact(config: &Path, messages: &[Message]) {
     let expected = Recount::of(messages);
     assert_eq!(report["tickets"].as_f64(), Some(expected.tickets));
     assert_eq!(report["effort_seconds"].as_f64(), Some(expected.customer_effort + expected.internal_effort));
+    report
 }
 
 #[test]

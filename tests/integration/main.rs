@@ -13,7 +13,9 @@
 mod bad;
 mod demo;
 mod golden;
+mod hold;
 mod kafka;
 mod prometheus;
+mod rekey;
 mod story;
 mod support;

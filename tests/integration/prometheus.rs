@@ -8,14 +8,14 @@ use serde_json::Value;
 use crate::support::*;
 
 /// A running Prometheus.
-struct Server {
+pub struct Server {
     child: Child,
     address: String,
 }
 
 impl Server {
     /// Starts Prometheus with the shipped rules, scraping one instance every second.
-    fn start(program: &str, folder: &Path, target: &str) -> Self {
+    pub fn start(program: &str, folder: &Path, target: &str) -> Self {
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/customer-reach.rules.yml");
         let rules = folder.join("rules.yml");
         // A minute of recordings is enough for every query, but not at the shipped intervals.
@@ -55,7 +55,7 @@ impl Server {
         answer["data"]["result"].as_array().unwrap().clone()
     }
 
-    fn value(&self, query: &str) -> Option<f64> {
+    pub fn value(&self, query: &str) -> Option<f64> {
         self.query(query).first()?["value"][1].as_str()?.parse().ok()
     }
 }

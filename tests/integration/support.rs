@@ -71,7 +71,7 @@ impl Broker {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    fn config(&self) -> ClientConfig {
+    pub fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.address);
         config
@@ -107,6 +107,16 @@ impl Broker {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(below)).unwrap();
         runtime.block_on(admin.delete_records(&list, &AdminOptions::new())).unwrap();
+    }
+
+    /// How many records of a topic the group has committed, as Kafka itself says; `None` before it has any.
+    pub fn committed(&self, group: &str, topic: &str) -> Option<i64> {
+        let consumer: BaseConsumer = self.config().set("group.id", group).create().unwrap();
+        let metadata = consumer.fetch_metadata(Some(topic), LIMIT).unwrap();
+        let mut list = TopicPartitionList::new();
+        metadata.topics()[0].partitions().iter().for_each(|partition| _ = list.add_partition(topic, partition.id()));
+        let committed = consumer.committed_offsets(list, LIMIT).ok()?;
+        committed.elements().iter().map(|element| element.offset().to_raw().filter(|offset| *offset >= 0)).sum()
     }
 
     /// Produces messages with our own client library.
@@ -291,6 +301,12 @@ impl Instance {
     pub fn terminate(mut self) -> bool {
         self.signal("-TERM");
         self.wait_for_exit()
+    }
+
+    /// Ends it with SIGTERM and gives what it said since it began to listen.
+    pub fn stopped(self) -> (bool, String) {
+        self.signal("-TERM");
+        self.ended()
     }
 
     fn wait_for_exit(&mut self) -> bool {

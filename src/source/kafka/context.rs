@@ -40,8 +40,15 @@ struct TopicStatistics {
 
 #[derive(Deserialize)]
 struct PartitionStatistics {
+    /// Where the records end that count.
     #[serde(default)]
     ls_offset: i64,
+    /// What is fetched next.
+    #[serde(default)]
+    next_offset: i64,
+    /// Records that were fetched and not handed over.
+    #[serde(default)]
+    fetchq_cnt: i64,
 }
 
 impl ClientContext for Context {
@@ -49,11 +56,13 @@ impl ClientContext for Context {
         let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else { return };
         let mut state = self.shared.state();
         for (topic, TopicStatistics { partitions }) in statistics.topics {
-            for (number, PartitionStatistics { ls_offset }) in partitions {
+            for (number, statistics) in partitions {
                 if let Ok(number @ 0..) = number.parse::<i32>()
-                    && ls_offset >= 0
+                    && statistics.ls_offset >= 0
                 {
-                    state.ends.insert(Partition { topic: topic.as_str().into(), number }, ls_offset);
+                    let partition = Partition { topic: topic.as_str().into(), number };
+                    let end = self.end(&partition, &statistics);
+                    state.ends.insert(partition, end);
                 }
             }
         }
@@ -81,6 +90,15 @@ fn is_cooperative(consumer: &BaseConsumer<Context>) -> bool {
 }
 
 impl Context {
+    /// The offset behind the last record. Where everything is fetched, it is behind the last that came: what stands after
+    /// that are marks of transactions.
+    fn end(&self, partition: &Partition, statistics: &PartitionStatistics) -> i64 {
+        let PartitionStatistics { ls_offset, next_offset, fetchq_cnt } = *statistics;
+        let reached = next_offset >= ls_offset && fetchq_cnt == 0;
+        let last = self.shared.next().get(partition).copied().filter(|next| reached && *next >= 0);
+        last.unwrap_or(ls_offset)
+    }
+
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> KafkaResult<()> {
         let assigned = partitions(list);
         let (claims, waiting) = self.set_offsets(list);
@@ -162,6 +180,7 @@ impl Shared {
     fn assign(&self, partitions: Vec<Partition>, waiting: &[Partition]) -> Vec<(Partition, Epoch)> {
         let epoch = self.next_epoch();
         let mut state = self.state();
+        state.joined = true;
         for partition in &partitions {
             state.assigned.insert(partition.clone(), epoch);
             if !waiting.contains(partition) {

@@ -155,10 +155,15 @@ pub struct SourceState {
     pub assigned: BTreeMap<Partition, Epoch>,
     /// Those of them that are read; the others are still being restored.
     pub running: BTreeSet<Partition>,
+    /// Whether the group has given this process its part, which may be nothing.
+    pub joined: bool,
     /// The offset behind the last record of each partition, as the broker last said.
     pub ends: BTreeMap<Partition, i64>,
     /// The offset of the next record to be committed, by partition.
     pub positions: HashMap<Partition, i64>,
+    /// How far this journal had come by the group's positions when it was opened. It is behind them where it was put back
+    /// from a backup.
+    pub committed_before: HashMap<Partition, i64>,
     /// The last error, which may have passed.
     pub last_error: Option<String>,
     /// Why the source ended, if it ended by itself.
@@ -180,6 +185,8 @@ impl SourceState {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<SourceState>,
+    /// The offset that comes next, at least; known for partitions that are read.
+    next: Mutex<HashMap<Partition, i64>>,
     buffered_bytes: AtomicUsize,
     buffered_records: AtomicUsize,
     /// The newest epoch.
@@ -190,6 +197,10 @@ struct Shared {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, SourceState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self) -> MutexGuard<'_, HashMap<Partition, i64>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note_error(&self, error: impl fmt::Display) {

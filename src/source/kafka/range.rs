@@ -7,6 +7,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use super::{POLL, REQUEST_TIMEOUT, SourceError, own};
@@ -73,6 +74,29 @@ impl RangeReader {
             true => Err(SourceError::AheadOfTopic { partition: partition.clone(), end, position }),
             false => Ok(start),
         }
+    }
+
+    /// The group's position in each partition of a topic in which it has one.
+    ///
+    /// # Errors
+    /// When the brokers do not say.
+    pub fn positions(&self, topic: &str) -> Result<Vec<(Partition, i64)>, SourceError> {
+        let ask = || -> Result<TopicPartitionList, KafkaError> {
+            let metadata = self.consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
+            let mut list = TopicPartitionList::new();
+            let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+            partitions.for_each(|partition| _ = list.add_partition(topic, partition.id()));
+            self.consumer.committed_offsets(list, REQUEST_TIMEOUT)
+        };
+        let whole = Partition { topic: topic.into(), number: 0 };
+        let committed = ask().map_err(|error| self.unreadable(&whole, error.to_string()))?;
+        let position = |element: TopicPartitionListElem<'_>| match element.offset() {
+            Offset::Offset(offset) => {
+                Some((Partition { topic: whole.topic.clone(), number: element.partition() }, offset))
+            }
+            _ => None,
+        };
+        Ok(committed.elements().into_iter().filter_map(position).collect())
     }
 
     /// Shows every committed record of a partition from `start` on whose offset is below `position`, for as long as

@@ -39,8 +39,6 @@ pub(super) struct Reading {
     /// The newest epoch that is known here.
     known: Epoch,
     epochs: HashMap<Partition, Epoch>,
-    /// The offset that comes next, at least.
-    next: HashMap<Partition, i64>,
     /// Partitions that the pipeline has told where to begin, and that could not be moved there yet.
     starting: Vec<(Partition, Epoch, Option<i64>)>,
     /// Whether the partitions are held back.
@@ -95,14 +93,12 @@ impl Reader {
     fn take(&mut self, record: crate::record::Record) -> Result<bool, SourceError> {
         self.learn();
         let Some(epoch) = self.reading.epochs.get(&record.partition).copied() else { return Ok(true) };
-        let next = self.reading.next.entry(record.partition.clone()).or_insert(i64::MIN);
-        if record.offset < *next {
+        let next = self.shared.next().insert(record.partition.clone(), record.offset + 1);
+        if let Some(position) = next.filter(|next| record.offset < *next) {
             // The brokers do not hold the offset that was asked for any more and began with an earlier one.
-            let (partition, position) = (record.partition, *next);
-            let (_, end) = self.watermarks(&partition).unwrap_or_default();
-            return Err(SourceError::AheadOfTopic { partition, end, position });
+            let (_, end) = self.watermarks(&record.partition).unwrap_or_default();
+            return Err(SourceError::AheadOfTopic { partition: record.partition, end, position });
         }
-        *next = record.offset + 1;
         self.shared.fill(&record);
         Ok(self.records.send(Fetched { record, epoch }).is_ok())
     }
@@ -118,7 +114,7 @@ impl Reader {
         let is_new = |(partition, epoch): &(&Partition, &Epoch)| self.reading.epochs.get(*partition) != Some(*epoch);
         for (partition, _) in state.assigned.iter().filter(is_new) {
             let position = state.positions.get(partition).filter(|_| state.running.contains(partition));
-            self.reading.next.insert(partition.clone(), position.copied().unwrap_or(i64::MIN));
+            self.shared.next().insert(partition.clone(), position.copied().unwrap_or(i64::MIN));
         }
         self.reading.epochs = state.assigned.iter().map(|(partition, epoch)| (partition.clone(), *epoch)).collect();
         self.reading.unequal = true;
@@ -183,7 +179,8 @@ impl Reader {
             }
         };
         for element in committed.elements() {
-            if let Some(other) = element.metadata().strip_prefix(super::CLAIM)
+            let claimed = element.metadata().strip_prefix(super::CLAIM);
+            if let Some(other) = claimed
                 && other != own
             {
                 return Err(SourceError::ForeignJournal {
@@ -194,7 +191,11 @@ impl Reader {
             }
             if let Offset::Offset(offset) = element.offset() {
                 let partition = Partition { topic: element.topic().into(), number: element.partition() };
-                self.shared.state().positions.entry(partition).or_insert(offset);
+                let mut state = self.shared.state();
+                if claimed.is_some() {
+                    state.committed_before.insert(partition.clone(), offset);
+                }
+                state.positions.entry(partition).or_insert(offset);
             }
         }
         Ok(())
@@ -290,7 +291,7 @@ impl Reader {
         };
         go().map_err(|error| error.to_string())?;
         self.learn();
-        self.reading.next.insert(partition.clone(), position.unwrap_or(i64::MIN));
+        self.shared.next().insert(partition.clone(), position.unwrap_or(i64::MIN));
         self.reading.unequal = true;
         let mut state = self.shared.state();
         state.running.insert(partition.clone());

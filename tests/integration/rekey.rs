@@ -1,0 +1,89 @@
+//! Inputs that are not keyed by ticket: they are noticed, and with `rekey = true` exact.
+
+use std::collections::BTreeMap;
+
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use crate::kafka::{assert_exact, unique};
+use crate::support::*;
+
+/// Spreads messages over the partitions of a topic without regard to their tickets: some have no key, the others one that
+/// changes during the ticket's life.
+fn scatter(broker: &Broker, topic: &str, partitions: i32, messages: &[Message]) {
+    let producer: BaseProducer = broker.config().create().unwrap();
+    let mut random = Random::new(5);
+    for message in messages {
+        let partition = random.below(partitions as u64) as i32;
+        let key = format!("{}-{}", message.key, random.below(3));
+        let mut record = BaseRecord::<str, str>::to(topic).partition(partition);
+        if random.below(3) > 0 {
+            record = record.key(&key);
+        }
+        if let Some(value) = &message.value {
+            record = record.payload(value);
+        }
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(LIMIT).unwrap();
+}
+
+fn shown(instances: &[&Instance]) -> BTreeMap<String, f64> {
+    instances.iter().flat_map(|instance| instance.ledger_metrics()).collect()
+}
+
+const KAFKA: [&str; 2] = ["journal.kind=kafka", "kafka.librdkafka.session.timeout.ms=6000"];
+
+/// With every second record copied twice, or with copies outside of the transaction, the audit said so.
+#[test]
+fn an_input_without_useful_keys_is_exact_through_its_keyed_copy() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("rekey");
+    broker.create_topic(&topic, 3);
+    let messages = invented(31, 6_000);
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let configs = folders.each_ref().map(|folder| write_config(folder.path(), &broker.address, &topic, &topic));
+    for config in &configs {
+        let text = std::fs::read_to_string(config).unwrap();
+        let text = text.replace("[[input]]\n", "[[input]]\nrekey = true\n");
+        std::fs::write(config, text.replace("[journal]\n", "[journal]\nkind = \"kafka\"\n")).unwrap();
+    }
+    let small = [&KAFKA[..], &["batch.records=200", "batch.linger=1ms"]].concat();
+    let start = |at: usize| Instance::start(&configs[at], &small);
+    let copied = |instances: &[&Instance]| sum(&shown(instances), "customer_reach_records_total", &[]);
+    let (first, second) = (start(0), start(1));
+    scatter(&broker, &topic, 3, &messages[..3_000]);
+    until("half of it is on its way", || (copied(&[&first, &second]) > 1_500.0).then_some(()));
+    first.kill();
+    let first = start(0);
+    scatter(&broker, &topic, 3, &messages[3_000..]);
+    until("some more is on its way", || (copied(&[&first, &second]) > 4_000.0).then_some(()));
+    second.kill();
+    until("all of it is counted", || (copied(&[&first]) == messages.len() as f64).then_some(()));
+    let keyed = format!("{topic}-{topic}-keyed");
+    assert_eq!(Recount::shown(&first.metrics(), &keyed), Recount::of(&messages));
+    assert_eq!(sum(&first.metrics(), "customer_reach_unkeyed_records_total", &[]), 0.0);
+    let report = assert_exact(&configs[0], &messages);
+    assert_eq!(report["copies"]["records"], messages.len());
+    assert!(first.terminate());
+}
+
+#[test]
+fn an_input_without_useful_keys_is_noticed() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("unkeyed");
+    broker.create_topic(&topic, 2);
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), &broker.address, &topic, &topic);
+    let instance = Instance::start(&config, &KAFKA);
+    let messages = invented(32, 500);
+    scatter(&broker, &topic, 2, &messages);
+    instance.wait_for_records(&topic, messages.len());
+    let metrics = instance.metrics();
+    for sign in ["no_key", "changed_key", "two_partitions"] {
+        let seen = sum(&metrics, "customer_reach_unkeyed_records_total", &[&format!("sign=\"{sign}\"")]);
+        assert!(seen > 0.0, "{sign}");
+    }
+    let (success, log) = instance.stopped();
+    assert!(success);
+    assert!(log.contains("is not keyed by ticket") && log.contains("rekey = true"), "{log}");
+}
