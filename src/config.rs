@@ -94,6 +94,17 @@ pub enum JournalKind {
     None,
 }
 
+impl JournalKind {
+    /// The name as the configuration has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Kafka => "kafka",
+            Self::None => "none",
+        }
+    }
+}
+
 /// `[journal]`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Journal {

@@ -42,7 +42,8 @@ fn words(seed: usize, count: usize) -> String {
     picked.collect::<Vec<_>>().join(" ")
 }
 
-fn incident(number: usize) -> String {
+/// One invented incident.
+pub fn incident(number: usize) -> String {
     let reference = |name: &str, id: usize| {
         format!(r#""{name}":{{"link":"https://acme.example/api/now/table/{name}/{id:032x}","value":"{id:032x}"}}"#)
     };
@@ -182,7 +183,7 @@ impl Dice {
 }
 
 /// A pack whose phrases share words with the texts but seldom match, as real ones do.
-fn pack(phrases: usize, regexes: usize) -> String {
+pub fn pack(phrases: usize, regexes: usize) -> String {
     let mut dice = Dice(7);
     let mut pack = String::new();
     for at in 0..phrases {

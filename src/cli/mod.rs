@@ -4,6 +4,7 @@ mod audit;
 mod config;
 mod dumps;
 mod explain;
+mod journal;
 mod patterns;
 mod replay;
 mod services;
@@ -56,6 +57,8 @@ enum Command {
     Services(services::ServicesArgs),
     /// Recomputes all tickets from the topics, and compares with the journal's counters, to the unit
     Audit(audit::AuditArgs),
+    /// The journal: what it holds; export, import, backup
+    Journal(journal::JournalArgs),
     /// Configuration: check, print with secrets hidden
     Config(config::ConfigArgs),
 }
@@ -100,6 +103,7 @@ impl Command {
             Self::Patterns(args) => patterns::run(&args),
             Self::Services(args) => services::run(&args),
             Self::Audit(args) => audit::run(&args),
+            Self::Journal(args) => journal::run(&args),
             Self::Config(args) => config::run(&args),
         }
     }

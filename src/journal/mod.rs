@@ -6,6 +6,9 @@
 pub mod codec;
 mod earlier;
 pub mod entry;
+pub mod export;
+pub mod import;
+mod inspect;
 pub mod kafka;
 mod sqlite;
 
@@ -13,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
+pub use inspect::{Inspected, Inspection};
 pub use kafka::{KafkaJournal, KafkaJournalError};
 pub use sqlite::{SqliteError, SqliteJournal};
 

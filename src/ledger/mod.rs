@@ -6,6 +6,7 @@
 
 mod held;
 mod ledgers;
+pub mod moved;
 mod series;
 #[cfg(test)]
 mod tests;
@@ -273,8 +274,8 @@ impl Ledger {
 
     /// Takes back labels that a journal held, in the order in which they were met.
     pub fn restore_labels(&mut self, teams: &[String], services: &[String]) {
-        teams.iter().for_each(|name| Arc::make_mut(&mut self.teams).restore(name));
-        services.iter().for_each(|name| Arc::make_mut(&mut self.services).restore(name));
+        teams.iter().for_each(|name| _ = Arc::make_mut(&mut self.teams).taken_over(name));
+        services.iter().for_each(|name| _ = Arc::make_mut(&mut self.services).taken_over(name));
     }
 
     /// Takes back the tickets that a journal held, in place of all that are there.

@@ -51,11 +51,9 @@ impl Labels {
         label
     }
 
-    /// Takes back a name that a journal held; the cap does not apply, since it was counted under before.
-    pub fn restore(&mut self, name: &str) {
-        if !self.ids.contains_key(name) {
-            self.push(name);
-        }
+    /// The label of a name that a journal held; the cap does not apply, since it was counted under before.
+    pub fn taken_over(&mut self, name: &str) -> Label {
+        self.ids.get(name).copied().unwrap_or_else(|| self.push(name))
     }
 
     /// The label that a name has or, beyond the cap, must have; `None` if it may get a new one.
@@ -248,5 +246,13 @@ impl Counters {
     /// All series counted so far, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (Series, i64)> + '_ {
         self.values.iter().map(|(series, value)| (*series, *value))
+    }
+}
+
+impl FromIterator<(Series, i64)> for Counters {
+    fn from_iter<T: IntoIterator<Item = (Series, i64)>>(counted: T) -> Self {
+        let mut counters = Self::default();
+        counted.into_iter().for_each(|(series, value)| counters.add(series, value));
+        counters
     }
 }

@@ -5,6 +5,7 @@
 //! the generation of the group in which the partitions were assigned: brokers refuse them from a member that has lost its
 //! partitions, and where they were taken, all entries stand before the end that the next owner reads to.
 
+mod fill;
 mod restore;
 pub mod topics;
 
@@ -16,6 +17,7 @@ use rdkafka::error::{KafkaError, RDKafkaError};
 use rdkafka::producer::Producer as _;
 use rdkafka::{Offset, TopicPartitionList};
 
+pub use fill::{check_idle, fill, set_positions};
 pub use restore::{Restored, Restorer, snapshot};
 pub use topics::{JournalTopics, TopicError, TopicKeeper};
 
@@ -50,6 +52,22 @@ pub enum KafkaJournalError {
     /// This process owns no partitions at the moment.
     #[error("this instance is not a member of the consumer group at the moment")]
     NoMember,
+    /// Instances read with the group.
+    #[error(
+        "{members} instances read with the consumer group `{group}`; stop them, and wait until their session is over"
+    )]
+    GroupInUse {
+        /// The group.
+        group: String,
+        /// How many.
+        members: usize,
+    },
+    /// There is something where nothing may be.
+    #[error("the journal {journal} holds something already; delete its topic, or give another `[kafka] group`")]
+    Occupied {
+        /// The journal's partition.
+        journal: Partition,
+    },
     /// librdkafka does not take the settings.
     #[error("the Kafka settings are not accepted: {0}; see `[kafka]` and `[kafka.librdkafka]`")]
     Settings(String),
@@ -274,7 +292,7 @@ impl Transaction<'_> {
     }
 
     fn send_offsets(&self, positions: &[(Partition, i64)]) -> Result<(), KafkaJournalError> {
-        let offsets = offsets(positions)?;
+        let offsets = marked_offsets(positions, CLAIM)?;
         let group = self.membership.get().ok_or(KafkaJournalError::NoMember)?;
         retried(|| self.producer.client().send_offsets_to_transaction(&offsets, &group, REQUEST_TIMEOUT))
             .map_err(|error| failed(&error))
@@ -307,12 +325,12 @@ fn failed(error: &KafkaError) -> KafkaJournalError {
     }
 }
 
-/// The group's positions with the mark of this kind of journal.
-fn offsets(positions: &[(Partition, i64)]) -> Result<TopicPartitionList, KafkaJournalError> {
+/// The group's positions with the mark of a journal.
+fn marked_offsets(positions: &[(Partition, i64)], journal: &str) -> Result<TopicPartitionList, KafkaJournalError> {
     let mut list = TopicPartitionList::new();
     for (partition, position) in positions {
         let mut element = list.add_partition(&partition.topic, partition.number);
-        element.set_metadata(crate::source::kafka::claim(CLAIM));
+        element.set_metadata(crate::source::kafka::claim(journal));
         element.set_offset(Offset::Offset(*position)).map_err(|error| aborted(&error))?;
     }
     Ok(list)

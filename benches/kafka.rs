@@ -1,0 +1,284 @@
+//! What `serve` takes from a real Apache Kafka with each kind of journal: throughput and CPU at saturation, the time from
+//! produce to `/metrics` at ten events a second, and what a million open tickets cost to hold and to restore.
+//!
+//!     tests/prepare && cargo bench --bench kafka              all of it
+//!     cargo bench --bench kafka -- throughput|latency|restore
+//!
+//! It starts a broker of its own on the same machine, which takes part of the cores.
+
+#![allow(clippy::unwrap_used, reason = "a bench that cannot go on ends")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+/// Events of 3.3 KB, of so many tickets.
+const EVENTS: usize = 200_000;
+const TICKETS: usize = 35_000;
+const PARTITIONS: i32 = 4;
+/// Open tickets to be held and restored.
+const OPEN: usize = 1_000_000;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|arg| arg == name);
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(folder.path());
+    std::fs::create_dir(folder.path().join("rules")).unwrap();
+    std::fs::write(folder.path().join("rules/pack.toml"), support::pack(200, 20)).unwrap();
+    if runs("throughput") {
+        throughput(&broker, folder.path());
+    }
+    if runs("latency") {
+        latency(&broker, folder.path());
+    }
+    if runs("restore") {
+        restore(&broker, folder.path());
+    }
+}
+
+/// A broker that lives as long as this.
+struct Broker {
+    address: String,
+    folder: PathBuf,
+}
+
+fn tool() -> Command {
+    Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/broker"))
+}
+
+impl Broker {
+    fn start(folder: &Path) -> Self {
+        let folder = folder.join("broker");
+        let output = tool()
+            .arg("start")
+            .arg(&folder)
+            .envs([("KAFKA_HEAP_OPTS", "-Xmx1g"), ("KAFKA_JVM_PERFORMANCE_OPTS", "-XX:+UseG1GC")])
+            .stderr(Stdio::inherit())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "run tests/prepare first");
+        let address = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        Self { address, folder }
+    }
+
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.address).set("linger.ms", "5").set("compression.type", "lz4");
+        config
+    }
+
+    fn create(&self, topic: &str) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
+        let new = NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(1));
+        runtime.block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
+    }
+
+    fn produce(&self, topic: &str, events: impl Iterator<Item = (String, String)>) {
+        let producer: BaseProducer = self.config().create().unwrap();
+        for (key, value) in events {
+            loop {
+                match producer.send(BaseRecord::to(topic).key(&key).payload(&value)) {
+                    Ok(()) => break,
+                    Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                        producer.poll(Duration::from_millis(5));
+                    }
+                    Err((error, _)) => panic!("{error}"),
+                }
+            }
+        }
+        producer.flush(Duration::from_secs(60)).unwrap();
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        tool().arg("kill").arg(&self.folder).status().unwrap();
+    }
+}
+
+/// A running service.
+struct Service {
+    child: Child,
+    address: String,
+}
+
+impl Service {
+    fn start(broker: &Broker, folder: &Path, name: &str, journal: &str, topic: &str, profile: &str) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        let settings = [
+            format!("kafka.brokers={}", broker.address),
+            format!("kafka.group={name}"),
+            format!("input=[{{topic={topic:?}, profile={profile:?}}}]"),
+            format!("journal.kind={journal}"),
+            format!("journal.path={}", folder.join(name).display()),
+            format!("http.listen={address}"),
+            "metrics.zero_hold=0s".to_owned(),
+            format!("patterns.packs=[{:?}]", folder.join("rules")),
+        ];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_customer-reach"));
+        command.args(["--log", "warn", "serve"]);
+        settings.iter().for_each(|setting| _ = command.args(["--set", setting]));
+        Self { child: command.spawn().unwrap(), address }
+    }
+
+    /// The sum of a metric; none while the service does not answer.
+    fn sum(&self, metric: &str) -> Option<f64> {
+        let mut response = ureq::get(format!("http://{}/metrics", self.address)).call().ok()?;
+        let text = response.body_mut().with_config().limit(1 << 30).read_to_string().ok()?;
+        let lines =
+            text.lines().filter(|line| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        Some(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
+    }
+
+    fn records(&self) -> f64 {
+        self.sum("customer_reach_records_total").unwrap_or_default()
+    }
+
+    /// Waits until so many records are counted.
+    fn wait(&self, records: f64, look: Duration) -> Instant {
+        while self.records() < records {
+            std::thread::park_timeout(look);
+        }
+        Instant::now()
+    }
+
+    /// CPU seconds of user and system so far.
+    fn cpu(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+        ticks / 100.0
+    }
+
+    /// Resident memory in MB.
+    fn memory(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn throughput(broker: &Broker, folder: &Path) {
+    broker.create("incidents");
+    broker.produce("incidents", (0..EVENTS).map(incident));
+    println!("| journal | events/s | CPU seconds per million events | batches of |");
+    println!("|---|---|---|---|");
+    for round in 1..=3 {
+        for journal in ["none", "sqlite", "kafka"] {
+            let name = format!("throughput-{journal}-{round}");
+            let service = Service::start(broker, folder, &name, journal, "incidents", "servicenow");
+            let began = service.wait(1.0, Duration::from_millis(10));
+            let first = service.records();
+            let took = service.wait(EVENTS as f64, Duration::from_millis(50)).duration_since(began).as_secs_f64();
+            let batches = service.sum("customer_reach_batch_seconds_count").unwrap();
+            println!(
+                "| {journal} | {:.0} | {:.1} | {:.0} events |",
+                (EVENTS as f64 - first) / took,
+                service.cpu() * 1e6 / EVENTS as f64,
+                EVENTS as f64 / batches
+            );
+        }
+    }
+}
+
+/// One version of an invented incident.
+fn incident(at: usize) -> (String, String) {
+    let (ticket, version) = (at * 7919 % TICKETS, at / TICKETS);
+    let event = support::incident(ticket);
+    let (head, rest) = event.split_once("\"sys_mod_count\":\"").unwrap();
+    let (_, tail) = rest.split_once('"').unwrap();
+    (format!("{ticket:032x}"), format!("{head}\"sys_mod_count\":\"{version}\"{tail}"))
+}
+
+fn latency(broker: &Broker, folder: &Path) {
+    println!("\n| journal | produce to /metrics, median of 100 | 95 of 100 below |");
+    println!("|---|---|---|");
+    for journal in ["sqlite", "kafka"] {
+        let topic = format!("latency-{journal}");
+        broker.create(&topic);
+        broker.produce(&topic, std::iter::once(incident(0)));
+        let service = Service::start(broker, folder, &topic, journal, &topic, "servicenow");
+        service.wait(1.0, Duration::from_millis(10));
+        let producer: BaseProducer = broker.config().set("linger.ms", "0").create().unwrap();
+        let mut times: Vec<Duration> = (1_u32..=100)
+            .map(|at| {
+                let (key, value) = incident(at as usize);
+                let began = Instant::now();
+                producer.send(BaseRecord::to(&topic).key(&key).payload(&value)).unwrap();
+                producer.flush(Duration::from_secs(5)).unwrap();
+                let took = service.wait(f64::from(at + 1), Duration::from_millis(2)).duration_since(began);
+                std::thread::park_timeout(Duration::from_millis(100).saturating_sub(took));
+                took
+            })
+            .collect();
+        times.sort_unstable();
+        println!("| {journal} | {} ms | {} ms |", times[50].as_millis(), times[95].as_millis());
+    }
+}
+
+fn restore(broker: &Broker, folder: &Path) {
+    broker.create("open");
+    let event = |at: usize| {
+        let texts =
+            ["Customers cannot pay since nine", "the label printer jams", "error after login", "queue is stuck"];
+        let value = format!(
+            r#"{{"id":"INC{at:07}","kind":"incident","state":"open","summary":"{}","group":"Team {}","service":"Service {}","opened_at":"2026-03-02T08:14:00Z","updated_at":"2026-03-02T09:31:27Z","effort_seconds":{},"version":1}}"#,
+            texts[at % 4],
+            at % 50,
+            at % 70,
+            at % 100 * 60
+        );
+        (format!("INC{at:07}"), value)
+    };
+    broker.produce("open", (0..OPEN).map(event));
+    println!("\n| journal | memory with a million open tickets | memory without | restored in | on disk |");
+    println!("|---|---|---|---|---|");
+    for journal in ["sqlite", "kafka"] {
+        let name = format!("open-{journal}");
+        let service = Service::start(broker, folder, &name, journal, "open", "generic");
+        let empty = service.memory();
+        service.wait(OPEN as f64, Duration::from_millis(200));
+        drop(service);
+        let began = Instant::now();
+        let service = Service::start(broker, folder, &name, journal, "open", "generic");
+        let took = service.wait(OPEN as f64, Duration::from_millis(50)).duration_since(began);
+        let disk = match journal {
+            "sqlite" => size(&folder.join(&name)),
+            _ => size_of_topics(&broker.folder, &format!("{name}-open-journal-")),
+        };
+        println!(
+            "| {journal} | {:.0} MB | {empty:.0} MB | {:.1} s | {:.0} MB |",
+            service.memory(),
+            took.as_secs_f64(),
+            disk as f64 / 1e6
+        );
+    }
+}
+
+fn size(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| if entry.path().is_dir() { size(&entry.path()) } else { entry.metadata().unwrap().len() }).sum()
+}
+
+fn size_of_topics(broker: &Path, prefix: &str) -> u64 {
+    let entries = std::fs::read_dir(broker.join("data")).unwrap().map(|entry| entry.unwrap());
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)).map(|e| size(&e.path())).sum()
+}
