@@ -26,7 +26,7 @@ use crate::prepare::{Batch, Input, KeyedCopy, Preparer, Route, Rules};
 use crate::profile::{Decoder, Profile};
 use crate::record::Partition;
 use crate::server;
-use crate::sink::{DeadLetters, Producer};
+use crate::sink::{DEAD_LETTERS, DeadLetters, Producer};
 use crate::source::kafka::{
     Fetched, Fetches, KafkaSource, Membership, Prepare, Rebalance, SourceError, SourceOptions, Start, Unready,
 };
@@ -363,7 +363,7 @@ fn dead_letters(config: &Config) -> anyhow::Result<DeadLetters> {
         return Ok(DeadLetters::Topic(topic.as_str().into()));
     }
     std::fs::create_dir_all(&config.journal.path)?;
-    let path = config.journal.path.join("dead-letters.ndjson");
+    let path = config.journal.path.join(DEAD_LETTERS);
     DeadLetters::file(&path).with_context(|| format!("cannot write {}", path.display()))
 }
 

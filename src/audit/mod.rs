@@ -6,7 +6,7 @@
 //! how a counter is named on `/metrics`.
 //!
 //! The journal does not know with which packs, policy, caps and retention it was written: an audit is exact only with the
-//! same configuration.
+//! same configuration. Only what was refused is known, from the dead letters.
 
 mod copies;
 mod coverage;
@@ -14,6 +14,7 @@ mod dump;
 mod figure;
 mod life;
 mod recount;
+mod refused;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use self::refused::Refused;
 pub use copies::{Copies, CopyCheck};
 pub use coverage::Coverage;
 pub use figure::{Figure, Figures};
@@ -41,6 +43,7 @@ use crate::profile::Decoded;
 use crate::record::{Partition, Record};
 use crate::replay::grouped;
 use crate::serve::Loaded;
+use crate::sink::Origin;
 use crate::source::kafka::RangeReader;
 use crate::ticket::Ticket;
 use crate::verdict::Findings;
@@ -57,6 +60,7 @@ pub fn audit(config: &Config, dumps: &[PathBuf]) -> anyhow::Result<Report> {
     let settings = config.ledger_settings();
     let ledgers = read(config, settings)?;
     let mut taken = Taken::new(&ledgers, loaded, config.batch.max_record_bytes);
+    taken.refused = refused::refused(config)?;
     match dumps {
         [] => taken.read_topics(config)?,
         dumps => taken.read_dumps(dumps)?,
@@ -91,6 +95,7 @@ pub fn uncovered(ledgers: &Ledgers) -> BTreeMap<Partition, Coverage> {
 struct Taken {
     recount: Recount,
     copies: Copies,
+    refused: Refused,
     coverage: BTreeMap<Partition, Coverage>,
     inputs: Arc<HashMap<String, Arc<Input>>>,
     classifier: Arc<Classifier>,
@@ -110,8 +115,8 @@ impl Taken {
                 copy.partitions.store(i32::try_from(partitions).unwrap_or(i32::MAX), Ordering::Relaxed);
             }
         }
-        let (recount, copies) = (Recount::default(), Copies::default());
-        Self { recount, copies, coverage, inputs, classifier, scratch, max_record_bytes }
+        let (recount, copies, refused) = (Recount::default(), Copies::default(), Refused::new());
+        Self { recount, copies, refused, coverage, inputs, classifier, scratch, max_record_bytes }
     }
 
     fn read_topics(&mut self, config: &Config) -> anyhow::Result<()> {
@@ -194,6 +199,10 @@ impl Taken {
 
     /// What is in a record; like the live path, one that makes the program panic is refused.
     fn content(&mut self, record: &Record) -> Content {
+        let Origin { partition, offset } = Origin::of(record);
+        if self.refused.contains(&(partition, offset)) {
+            return Content::Refused;
+        }
         if record.value.as_ref().map_or(0, Vec::len) > self.max_record_bytes {
             return Content::Refused;
         }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::Settings;
 use crate::config::Config;
-use crate::diagnostic::Problems;
+use crate::diagnostic::{Place, Problem, Problems};
 use crate::replay::{Dumps, Truth};
 use crate::source::dump::Format;
 
@@ -15,7 +15,7 @@ use crate::source::dump::Format;
 #[derive(Debug, Args)]
 pub struct DumpArgs {
     /// CSV or NDJSON/JSON files, also gzipped; `-` for standard input
-    #[arg(required = true, value_name = "DUMP")]
+    #[arg(value_name = "DUMP")]
     paths: Vec<PathBuf>,
     /// The profile that maps the records; found out from the first record without it
     #[arg(long)]
@@ -37,9 +37,28 @@ impl DumpArgs {
     /// The configuration.
     ///
     /// # Errors
-    /// All its problems.
+    /// All its problems, or that no dump is given.
     pub fn config(&self) -> Result<Config, Problems> {
-        self.settings.load()
+        let config = self.settings.load()?;
+        match self.is_empty() {
+            false => Ok(config),
+            true => {
+                let mut problems = Problems::new();
+                let problem = Problem::error("no-dump", &Place::Named("DUMP".to_owned()), "no dump is given");
+                problems.push(problem.help("name the files, or `-` for standard input"));
+                Err(problems)
+            }
+        }
+    }
+
+    /// The settings alone.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether no dump is given.
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
     }
 
     /// The configuration, with other packs in place of its own where any are given; `builtin` are those in the binary.

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::dumps::DumpArgs;
 use super::{Ended, Format};
-use crate::replay::{Comparison, Replay, Report};
+use crate::replay::{Comparison, Replay, Report, resend};
 
 /// `replay …`.
 #[derive(Debug, Args)]
@@ -16,8 +16,9 @@ pub struct ReplayArgs {
     /// Writes one JSON line a ticket, with its tag and evidence; `-` for standard output
     #[arg(long, value_name = "OUT.ndjson")]
     tagged: Option<PathBuf>,
-    /// Where refused records go [default: beside the tagged output]
-    #[arg(long, value_name = "FILE")]
+    /// Where refused records go [default: beside the tagged output]. Without a dump: a topic of dead letters, which are sent
+    /// again to the partitions they came from, each once
+    #[arg(long, value_name = "FILE|TOPIC")]
     dead_letters: Option<PathBuf>,
     /// Ends with 1 if a record was refused
     #[arg(long)]
@@ -41,6 +42,9 @@ pub struct ReplayArgs {
 /// # Errors
 /// When a dump cannot be read, the configuration is wrong, or results cannot be written.
 pub fn run(args: &ReplayArgs) -> anyhow::Result<Ended> {
+    if let (true, Some(topic)) = (args.dumps.is_empty(), &args.dead_letters) {
+        return resend_dead_letters(args, &topic.to_string_lossy());
+    }
     let config = args.dumps.config()?;
     let truth = args.dumps.truth()?;
     let replay = Replay {
@@ -73,6 +77,18 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<Ended> {
     let refused = args.strict && report.dead_letters() > 0;
     let flipped = comparison.is_some_and(|comparison| args.too_many(comparison.flips.len()));
     Ok(if refused || flipped { Ended::Found } else { Ended::Fine })
+}
+
+fn resend_dead_letters(args: &ReplayArgs, topic: &str) -> anyhow::Result<Ended> {
+    let settings = args.dumps.settings();
+    let config = settings.load()?;
+    config.check_for_serve(&settings.name())?;
+    let resent = resend(&config, topic)?;
+    match args.format {
+        Format::Text => print!("{resent}"),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&resent)?),
+    }
+    Ok(Ended::Fine)
 }
 
 impl ReplayArgs {

@@ -1,5 +1,6 @@
 //! Historical dumps through the same pipeline that runs live, without a journal, and what can be learnt from them.
 
+mod dead_letters;
 mod diff;
 mod dumps;
 mod report;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+pub use dead_letters::{ResendError, Resent, resend};
 pub use diff::{Comparison, Flip, How, Moved, Tag, Through};
 pub use dumps::Dumps;
 pub(crate) use report::grouped;

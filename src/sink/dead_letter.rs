@@ -16,6 +16,9 @@ use super::producer::Outgoing;
 use crate::outcome::Refusal;
 use crate::record::{Partition, Record};
 
+/// The name of the file of dead letters beside a journal.
+pub const DEAD_LETTERS: &str = "dead-letters.ndjson";
+
 /// What the names of our own headers begin with.
 pub const HEADERS: &str = "customer-reach.";
 

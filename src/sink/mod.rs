@@ -3,7 +3,11 @@
 mod dead_letter;
 mod producer;
 mod tagged;
+mod transaction;
 
-pub use dead_letter::{DeadLetter, DeadLetterError, DeadLetters, HEADERS, Origin, copy_of, foreign_headers};
+pub use dead_letter::{
+    DEAD_LETTERS, DeadLetter, DeadLetterError, DeadLetters, HEADERS, Origin, copy_of, foreign_headers,
+};
 pub use producer::{DeliveryError, Outgoing, Producer};
 pub use tagged::TaggedLine;
+pub use transaction::{Positions, REQUEST_TIMEOUT, TransactionError, marked, outsider, signature};

@@ -11,6 +11,7 @@
 )]
 
 mod bad;
+mod dead_letters;
 mod demo;
 mod golden;
 mod hold;

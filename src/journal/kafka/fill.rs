@@ -3,20 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::producer::Producer as _;
+use rdkafka::consumer::{CommitMode, Consumer};
 
-use super::{
-    CLAIM, JournalTopics, KafkaJournalError, REQUEST_TIMEOUT, aborted, failed, marked_offsets, retried, undelivered,
-};
+use super::{CLAIM, JournalTopics, KafkaJournalError};
 use crate::config::Kafka;
 use crate::journal::codec::CodecError;
 use crate::journal::entry;
 use crate::ledger::Ledger;
 use crate::record::Partition;
-use crate::sink::{Outgoing, Producer};
+use crate::sink::{Outgoing, Positions, Producer, REQUEST_TIMEOUT, TransactionError, marked, outsider, signature};
 use crate::source::kafka::RangeReader;
 
 /// How long the whole may take: the most that brokers allow by default.
@@ -27,8 +22,8 @@ const TIMEOUT: Duration = Duration::from_mins(15);
 /// # Errors
 /// When one does, or the brokers do not say.
 pub fn check_idle(kafka: &Kafka) -> Result<(), KafkaJournalError> {
-    let consumer = consumer(kafka)?;
-    let groups = consumer.fetch_group_list(Some(&kafka.group), REQUEST_TIMEOUT).map_err(|error| aborted(&error))?;
+    let consumer = outsider(kafka)?;
+    let groups = consumer.fetch_group_list(Some(&kafka.group), REQUEST_TIMEOUT).map_err(TransactionError::aborted)?;
     let members = groups.groups().iter().map(|group| group.members().len()).sum();
     match members {
         0 => Ok(()),
@@ -44,8 +39,8 @@ pub fn set_positions(kafka: &Kafka, positions: &[(Partition, i64)], journal: &st
     if positions.is_empty() {
         return Ok(());
     }
-    let list = marked_offsets(positions, journal)?;
-    consumer(kafka)?.commit(&list, CommitMode::Sync).map_err(|error| aborted(&error))
+    let list = marked(positions, journal).map_err(TransactionError::aborted)?;
+    Ok(outsider(kafka)?.commit(&list, CommitMode::Sync).map_err(TransactionError::aborted)?)
 }
 
 /// Writes the ledgers of partitions into their journals, which must be empty, and sets the group's positions, all in one
@@ -67,27 +62,10 @@ pub fn fill(
             return Err(KafkaJournalError::Occupied { journal });
         }
     }
-    let settings = |error: KafkaError| KafkaJournalError::Settings(error.to_string());
-    let producer = Producer::transactional(kafka, &format!("{}-import", kafka.group), TIMEOUT).map_err(settings)?;
-    let client = producer.client();
-    retried(|| client.init_transactions(REQUEST_TIMEOUT)).map_err(|error| aborted(&error))?;
-    client.begin_transaction().map_err(|error| failed(&error))?;
-    let written = write(&producer, &topics, ledgers).and_then(|()| {
-        let consumer = consumer(kafka)?;
-        let group = consumer.group_metadata().ok_or(KafkaJournalError::NoMember)?;
-        let offsets = marked_offsets(positions, CLAIM)?;
-        if positions.is_empty() {
-            return Ok(());
-        }
-        retried(|| client.send_offsets_to_transaction(&offsets, &group, REQUEST_TIMEOUT)).map_err(|e| failed(&e))
-    });
-    match written {
-        Ok(()) => retried(|| client.commit_transaction(REQUEST_TIMEOUT)).map_err(|error| aborted(&error)),
-        Err(error) => {
-            retried(|| client.abort_transaction(REQUEST_TIMEOUT)).map_err(|error| aborted(&error))?;
-            Err(error)
-        }
-    }
+    let producer = Producer::of_transactions(kafka, &format!("{}-import", kafka.group), TIMEOUT)?;
+    let group = signature(&outsider(kafka)?)?;
+    let positions = Positions { group: &group, offsets: positions, journal: CLAIM };
+    producer.transact(&positions, || write(&producer, &topics, ledgers))
 }
 
 fn write(
@@ -103,20 +81,5 @@ fn write(
             Ok::<_, CodecError>(())
         })?;
     }
-    producer.settle().map_err(|error| undelivered(&error))
-}
-
-/// A consumer that never joins the group.
-fn consumer(kafka: &Kafka) -> Result<BaseConsumer, KafkaJournalError> {
-    let mut config = ClientConfig::new();
-    for (property, value) in &kafka.librdkafka {
-        config.set(property, value.reveal());
-    }
-    config.remove("group.instance.id");
-    config
-        .set("bootstrap.servers", &kafka.brokers)
-        .set("group.id", &kafka.group)
-        .set("enable.auto.commit", "false")
-        .create()
-        .map_err(|error: KafkaError| KafkaJournalError::Settings(error.to_string()))
+    Ok(())
 }

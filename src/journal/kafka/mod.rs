@@ -1,23 +1,18 @@
 //! The journal that moves with its partitions: a compacted topic beside each input, with as many partitions.
 //!
-//! A commit is one Kafka transaction (KIP-98, KIP-447): the entries that changed, tagged tickets, dead letters, and the
-//! group's offsets. The order in it matters. Everything is acknowledged before the offsets are sent, and the offsets carry
-//! the generation of the group in which the partitions were assigned: brokers refuse them from a member that has lost its
-//! partitions, and where they were taken, all entries stand before the end that the next owner reads to.
+//! A commit is one Kafka transaction: the entries that changed, tagged tickets, dead letters, and the group's offsets with
+//! the generation in which the partitions were assigned. Brokers refuse those of a member that has lost its partitions,
+//! and where they were taken, all entries stand before the end that the next owner reads to.
 
 mod fill;
 mod restore;
 pub mod topics;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-use hashbrown::HashMap;
-use rdkafka::error::{KafkaError, RDKafkaError};
-use rdkafka::producer::Producer as _;
-use rdkafka::{Offset, TopicPartitionList};
+use std::time::Duration;
 
 pub use fill::{check_idle, fill, set_positions};
+use hashbrown::HashMap;
 pub use restore::{Restored, Restorer, snapshot};
 pub use topics::{JournalTopics, TopicError, TopicKeeper};
 
@@ -27,11 +22,9 @@ use super::entry::{Damage, Written};
 use crate::config::{Config, Kafka};
 use crate::ledger::Ledger;
 use crate::record::Partition;
-use crate::sink::{DeliveryError, Outgoing, Producer};
+use crate::sink::{Outgoing, Positions, Producer, TransactionError};
 use crate::source::kafka::{Membership, SourceError};
 
-/// How long one request of a transaction may take before it is looked at again.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long brokers wait for the end of a transaction before they abort it. A batch takes far less; whoever takes over
 /// from an instance that was killed waits this long, and up to 10 s more for the brokers to look.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,12 +36,9 @@ pub const CLAIM: &str = "kafka";
 /// What goes wrong with the journal's topics.
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaJournalError {
-    /// The transaction was aborted, and nothing of it is written; it can be tried again.
-    #[error("the transaction was aborted: {0}")]
-    Aborted(String),
-    /// It is not known whether the transaction was committed, or another process took this one's place.
-    #[error("the transaction's end is not known: {0}; everything is read back from the journal")]
-    Lost(String),
+    /// The transaction did not come about.
+    #[error(transparent)]
+    Transaction(#[from] TransactionError),
     /// This process owns no partitions at the moment.
     #[error("this instance is not a member of the consumer group at the moment")]
     NoMember,
@@ -68,9 +58,6 @@ pub enum KafkaJournalError {
         /// The journal's partition.
         journal: Partition,
     },
-    /// librdkafka does not take the settings.
-    #[error("the Kafka settings are not accepted: {0}; see `[kafka]` and `[kafka.librdkafka]`")]
-    Settings(String),
     /// A topic is not as it must be.
     #[error(transparent)]
     Topic(#[from] TopicError),
@@ -115,7 +102,7 @@ pub enum KafkaJournalError {
 impl KafkaJournalError {
     /// Whether it is not known what is committed.
     pub fn is_lost(&self) -> bool {
-        matches!(self, Self::Lost(_))
+        matches!(self, Self::Transaction(TransactionError::Lost(_)))
     }
 }
 
@@ -192,10 +179,7 @@ impl KafkaJournal {
             return Ok(());
         }
         let id = format!("{}-{}", self.kafka.group, self.instance.id);
-        let producer = Producer::transactional(&self.kafka, &id, TRANSACTION_TIMEOUT)
-            .map_err(|error| KafkaJournalError::Settings(error.to_string()))?;
-        producer.client().init_transactions(REQUEST_TIMEOUT).map_err(|error| aborted(&error))?;
-        self.producer = Some(producer);
+        self.producer = Some(Producer::of_transactions(&self.kafka, &id, TRANSACTION_TIMEOUT)?);
         Ok(())
     }
 
@@ -209,9 +193,9 @@ impl KafkaJournal {
         }
         self.connect()?;
         let Some(producer) = &self.producer else { return Ok(()) };
-        let transaction = Transaction { producer, membership: &self.membership };
-        let ended = transaction.run(|| self.send(producer, commit), commit.positions);
-        match ended {
+        let group = self.membership.get().ok_or(KafkaJournalError::NoMember)?;
+        let positions = Positions { group: &group, offsets: commit.positions, journal: CLAIM };
+        match producer.transact(&positions, || self.send(producer, commit)) {
             Ok(()) => {
                 for ledger in commit.ledgers.iter() {
                     self.note_written(ledger);
@@ -266,103 +250,4 @@ pub fn journalled(config: &Config) -> Result<Vec<Partition>, KafkaJournalError> 
         all.extend((0..count).map(|number| Partition { topic: topic.clone(), number }));
     }
     Ok(all)
-}
-
-/// One transaction from its begin to its end.
-struct Transaction<'a> {
-    producer: &'a Producer,
-    membership: &'a Membership,
-}
-
-impl Transaction<'_> {
-    fn run(
-        &self,
-        send: impl FnOnce() -> Result<(), KafkaJournalError>,
-        positions: &[(Partition, i64)],
-    ) -> Result<(), KafkaJournalError> {
-        let client = self.producer.client();
-        // It only fails where the one before has not ended.
-        client.begin_transaction().map_err(|error| KafkaJournalError::Lost(error.to_string()))?;
-        let sent = send().and_then(|()| self.producer.settle().map_err(|error| undelivered(&error)));
-        let offsets = sent.and_then(|()| self.send_offsets(positions));
-        match offsets {
-            Ok(()) => self.end(),
-            Err(error) => Err(self.abort(error)),
-        }
-    }
-
-    fn send_offsets(&self, positions: &[(Partition, i64)]) -> Result<(), KafkaJournalError> {
-        let offsets = marked_offsets(positions, CLAIM)?;
-        let group = self.membership.get().ok_or(KafkaJournalError::NoMember)?;
-        retried(|| self.producer.client().send_offsets_to_transaction(&offsets, &group, REQUEST_TIMEOUT))
-            .map_err(|error| failed(&error))
-    }
-
-    fn end(&self) -> Result<(), KafkaJournalError> {
-        match retried(|| self.producer.client().commit_transaction(REQUEST_TIMEOUT)) {
-            Ok(()) => Ok(()),
-            Err(error) if requires_abort(&error) => Err(self.abort(aborted(&error))),
-            Err(error) => Err(KafkaJournalError::Lost(error.to_string())),
-        }
-    }
-
-    /// Aborts after an error, and says what is known then.
-    fn abort(&self, error: KafkaJournalError) -> KafkaJournalError {
-        if error.is_lost() {
-            return error;
-        }
-        match retried(|| self.producer.client().abort_transaction(REQUEST_TIMEOUT)) {
-            Ok(()) => error,
-            Err(failed) => KafkaJournalError::Lost(format!("{error}; {failed}")),
-        }
-    }
-}
-
-fn failed(error: &KafkaError) -> KafkaJournalError {
-    match transaction_error(error).is_some_and(RDKafkaError::is_fatal) {
-        true => KafkaJournalError::Lost(error.to_string()),
-        false => aborted(error),
-    }
-}
-
-/// The group's positions with the mark of a journal.
-fn marked_offsets(positions: &[(Partition, i64)], journal: &str) -> Result<TopicPartitionList, KafkaJournalError> {
-    let mut list = TopicPartitionList::new();
-    for (partition, position) in positions {
-        let mut element = list.add_partition(&partition.topic, partition.number);
-        element.set_metadata(crate::source::kafka::claim(journal));
-        element.set_offset(Offset::Offset(*position)).map_err(|error| aborted(&error))?;
-    }
-    Ok(list)
-}
-
-/// Makes a request again for as long as librdkafka says that this may help, but not for ever.
-fn retried(mut request: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
-    let end = Instant::now() + TRANSACTION_TIMEOUT + REQUEST_TIMEOUT;
-    loop {
-        match request() {
-            Err(error) if transaction_error(&error).is_some_and(RDKafkaError::is_retriable) && Instant::now() < end => {
-            }
-            other => return other,
-        }
-    }
-}
-
-fn transaction_error(error: &KafkaError) -> Option<&RDKafkaError> {
-    match error {
-        KafkaError::Transaction(error) => Some(error),
-        _ => None,
-    }
-}
-
-fn requires_abort(error: &KafkaError) -> bool {
-    transaction_error(error).is_some_and(RDKafkaError::txn_requires_abort)
-}
-
-fn aborted(error: &KafkaError) -> KafkaJournalError {
-    KafkaJournalError::Aborted(error.to_string())
-}
-
-fn undelivered(error: &DeliveryError) -> KafkaJournalError {
-    KafkaJournalError::Aborted(error.to_string())
 }

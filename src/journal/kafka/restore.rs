@@ -53,7 +53,7 @@ impl Restorer {
                 let is_wanted = || !watch.is_stopped() && watch.epoch(&partition) == Some(epoch);
                 let restored = match &*reader {
                     Ok(reader) => reader.restore(&partition, &is_wanted, &watch),
-                    Err(error) => Err(KafkaJournalError::Settings(error.to_string())),
+                    Err(error) => Err(KafkaJournalError::Unreadable(error.clone())),
                 };
                 let Some(ledger) = restored.transpose() else { continue };
                 if sender.send(Restored { partition, epoch, ledger, took: began.elapsed() }).is_err() {

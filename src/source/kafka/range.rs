@@ -1,6 +1,7 @@
 //! Single partitions from their beginning up to a position, without joining a group or committing anything.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rdkafka::config::ClientConfig;
@@ -10,7 +11,7 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use super::{POLL, REQUEST_TIMEOUT, SourceError, own};
+use super::{POLL, REQUEST_TIMEOUT, SourceError, list_of, own};
 use crate::config::Kafka;
 use crate::record::{Partition, Record};
 
@@ -76,24 +77,34 @@ impl RangeReader {
         }
     }
 
+    /// All partitions of a topic.
+    ///
+    /// # Errors
+    /// When it is not there, or the brokers do not say.
+    pub fn partitions(&self, topic: &str) -> Result<Vec<Partition>, SourceError> {
+        let name: Arc<str> = topic.into();
+        let trouble = |cause| self.unreadable(&Partition { topic: name.clone(), number: 0 }, cause);
+        let metadata =
+            self.consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(|e| trouble(e.to_string()))?;
+        let found = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        let mut all: Vec<_> = found.map(|p| Partition { topic: name.clone(), number: p.id() }).collect();
+        all.sort();
+        if all.is_empty() { Err(trouble("it does not exist".to_owned())) } else { Ok(all) }
+    }
+
     /// The group's position in each partition of a topic in which it has one.
     ///
     /// # Errors
     /// When the brokers do not say.
     pub fn positions(&self, topic: &str) -> Result<Vec<(Partition, i64)>, SourceError> {
-        let ask = || -> Result<TopicPartitionList, KafkaError> {
-            let metadata = self.consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
-            let mut list = TopicPartitionList::new();
-            let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-            partitions.for_each(|partition| _ = list.add_partition(topic, partition.id()));
-            self.consumer.committed_offsets(list, REQUEST_TIMEOUT)
-        };
-        let whole = Partition { topic: topic.into(), number: 0 };
-        let committed = ask().map_err(|error| self.unreadable(&whole, error.to_string()))?;
+        let list = list_of(&self.partitions(topic)?);
+        let name: Arc<str> = topic.into();
+        let committed = self
+            .consumer
+            .committed_offsets(list, REQUEST_TIMEOUT)
+            .map_err(|error| self.unreadable(&Partition { topic: name.clone(), number: 0 }, error.to_string()))?;
         let position = |element: TopicPartitionListElem<'_>| match element.offset() {
-            Offset::Offset(offset) => {
-                Some((Partition { topic: whole.topic.clone(), number: element.partition() }, offset))
-            }
+            Offset::Offset(offset) => Some((Partition { topic: name.clone(), number: element.partition() }, offset)),
             _ => None,
         };
         Ok(committed.elements().into_iter().filter_map(position).collect())

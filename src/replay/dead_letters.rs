@@ -1,0 +1,121 @@
+//! Dead letters that go back to the partitions they came from, each once.
+//!
+//! What is sent again and how far the letters are taken is one transaction: whoever runs this twice, or is killed in
+//! between, sends none twice. The service takes them like any other record, and one that is refused again is a new dead
+//! letter.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::config::{Config, Kafka};
+use crate::record::{Partition, Record};
+use crate::sink::{Origin, Outgoing, Positions, Producer, TransactionError, foreign_headers, outsider, signature};
+use crate::source::kafka::{RangeReader, SourceError};
+
+/// Letters that are sent again in one transaction.
+const BATCH: usize = 1_000;
+/// How long brokers wait for the end of a transaction.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The mark of the positions in the topic of dead letters.
+const MARK: &str = "dead letters";
+
+/// What became of dead letters.
+#[derive(Debug, Default, Serialize)]
+pub struct Resent {
+    /// How many went back, by the partition of the input.
+    pub sent: BTreeMap<String, u64>,
+    /// How many were left: they do not say where they came from, or from no input of the configuration.
+    pub left: u64,
+}
+
+/// Why dead letters could not be sent again.
+#[derive(Debug, thiserror::Error)]
+pub enum ResendError {
+    /// They cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// They cannot be sent.
+    #[error(transparent)]
+    Transaction(#[from] TransactionError),
+}
+
+/// Sends every dead letter of a topic that was not sent again before.
+///
+/// # Errors
+/// When the topic cannot be read, or the letters cannot be sent; those before are sent.
+pub fn resend(config: &Config, topic: &str) -> Result<Resent, ResendError> {
+    // A group of its own, in which only the positions matter.
+    let kafka = Kafka { group: format!("{}-dead-letters", config.kafka.group), ..config.kafka.clone() };
+    // Whoever else does the same is fenced from here on.
+    let producer = Producer::of_transactions(&kafka, &kafka.group, TIMEOUT)?;
+    let reader = RangeReader::new(&kafka)?;
+    let positions: BTreeMap<Partition, i64> = reader.positions(topic)?.into_iter().collect();
+    let mut resent = Resent::default();
+    for partition in reader.partitions(topic)? {
+        let (first, end) = reader.ends(&partition)?;
+        let start = positions.get(&partition).copied().unwrap_or(first).max(first);
+        let mut letters = Vec::new();
+        reader.read(&partition, start, end, |letter| {
+            letters.push(letter);
+            true
+        })?;
+        for batch in letters.chunks(BATCH) {
+            send(&producer, &kafka, config, batch, &mut resent)?;
+        }
+    }
+    Ok(resent)
+}
+
+fn send(
+    producer: &Producer,
+    kafka: &Kafka,
+    config: &Config,
+    letters: &[Record],
+    resent: &mut Resent,
+) -> Result<(), ResendError> {
+    let Some(last) = letters.last() else { return Ok(()) };
+    let original = |letter| original(letter, config);
+    let records: Vec<(Partition, Outgoing)> = letters.iter().filter_map(original).collect();
+    let group = signature(&outsider(kafka)?)?;
+    let offsets = [(last.partition.clone(), last.offset + 1)];
+    producer.transact(&Positions { group: &group, offsets: &offsets, journal: MARK }, || {
+        records.iter().for_each(|(_, record)| producer.send(record));
+        Ok::<_, ResendError>(())
+    })?;
+    resent.left += (letters.len() - records.len()) as u64;
+    records.iter().for_each(|(partition, _)| *resent.sent.entry(partition.to_string()).or_default() += 1);
+    Ok(())
+}
+
+/// The record as it came, for the partition it came by; `None` where that is no input.
+fn original(letter: &Record, config: &Config) -> Option<(Partition, Outgoing)> {
+    let Origin { partition, .. } = Origin::written(letter)?;
+    config.input.iter().find(|input| *input.topic == *partition.topic)?;
+    let record = Outgoing {
+        topic: partition.topic.clone(),
+        partition: Some(partition.number),
+        timestamp: None,
+        key: letter.key.clone(),
+        value: letter.value.clone(),
+        headers: foreign_headers(letter).cloned().collect(),
+    };
+    Some((partition, record))
+}
+
+impl fmt::Display for Resent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (partition, count) in &self.sent {
+            writeln!(f, "{partition}: {count} dead letters sent again")?;
+        }
+        if self.sent.is_empty() {
+            writeln!(f, "no dead letters that were not sent again before")?;
+        }
+        if self.left > 0 {
+            writeln!(f, "{} left where they are: they do not come from an input of the configuration", self.left)?;
+        }
+        Ok(())
+    }
+}

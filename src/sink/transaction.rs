@@ -1,0 +1,181 @@
+//! Records and positions that are committed together or not at all (KIP-98, KIP-447).
+
+use std::time::{Duration, Instant};
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaError};
+use rdkafka::producer::Producer as _;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::producer::Producer;
+use crate::config::Kafka;
+use crate::record::Partition;
+use crate::source::kafka::claim;
+
+/// How long one request of a transaction may take before it is looked at again.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request is made again where librdkafka says that this may help.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why a transaction did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum TransactionError {
+    /// librdkafka does not take the settings.
+    #[error("the Kafka settings are not accepted: {0}; see `[kafka]` and `[kafka.librdkafka]`")]
+    Settings(String),
+    /// It was aborted, and nothing of it is written; it can be tried again.
+    #[error("the transaction was aborted: {0}")]
+    Aborted(String),
+    /// It is not known whether it was committed, or another process took this one's place. The producer is of no use any
+    /// more.
+    #[error("the transaction's end is not known: {0}")]
+    Lost(String),
+}
+
+impl TransactionError {
+    /// Aborted, with the reason.
+    pub fn aborted(reason: impl ToString) -> Self {
+        Self::Aborted(reason.to_string())
+    }
+
+    fn of(error: &KafkaError) -> Self {
+        match transaction_error(error).is_some_and(RDKafkaError::is_fatal) {
+            true => Self::Lost(error.to_string()),
+            false => Self::aborted(error),
+        }
+    }
+}
+
+/// The positions of a group that go with a transaction.
+pub struct Positions<'a> {
+    /// Who sets them; brokers refuse a member that has lost its partitions.
+    pub group: &'a ConsumerGroupMetadata,
+    /// The offset of the next record to take.
+    pub offsets: &'a [(Partition, i64)],
+    /// The mark of the journal that they belong to.
+    pub journal: &'a str,
+}
+
+impl Producer {
+    /// A producer whose records belong to transactions of this id. What an earlier one of the same id left open has ended
+    /// when this returns, and that one can do nothing more.
+    ///
+    /// # Errors
+    /// When librdkafka does not take the settings, or the brokers do not answer in time.
+    pub fn of_transactions(kafka: &Kafka, id: &str, timeout: Duration) -> Result<Self, TransactionError> {
+        let producer =
+            Self::transactional(kafka, id, timeout).map_err(|error| TransactionError::Settings(error.to_string()))?;
+        producer.client().init_transactions(REQUEST_TIMEOUT).map_err(TransactionError::aborted)?;
+        Ok(producer)
+    }
+
+    /// Commits what `send` sends, and the positions, in one transaction. Everything is acknowledged before the positions
+    /// are sent: where they are taken, all records stand before the end that whoever takes over reads to.
+    ///
+    /// # Errors
+    /// When the transaction was aborted, or its end is not known.
+    pub fn transact<E: From<TransactionError>>(
+        &self,
+        positions: &Positions<'_>,
+        send: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
+        // It only fails where the one before has not ended.
+        self.client().begin_transaction().map_err(|error| TransactionError::Lost(error.to_string()))?;
+        let sent = send().and_then(|()| Ok(self.settle().map_err(TransactionError::aborted)?));
+        let ended = sent.and_then(|()| Ok(self.send_positions(positions)?));
+        match ended {
+            Ok(()) => Ok(self.end()?),
+            Err(error) => {
+                self.abort()?;
+                Err(error)
+            }
+        }
+    }
+
+    fn send_positions(&self, positions: &Positions<'_>) -> Result<(), TransactionError> {
+        let offsets = marked(positions.offsets, positions.journal).map_err(TransactionError::aborted)?;
+        if offsets.count() == 0 {
+            return Ok(());
+        }
+        retried(|| self.client().send_offsets_to_transaction(&offsets, positions.group, REQUEST_TIMEOUT))
+            .map_err(|error| TransactionError::of(&error))
+    }
+
+    fn end(&self) -> Result<(), TransactionError> {
+        match retried(|| self.client().commit_transaction(REQUEST_TIMEOUT)) {
+            Ok(()) => Ok(()),
+            Err(error) if transaction_error(&error).is_some_and(RDKafkaError::txn_requires_abort) => {
+                self.abort()?;
+                Err(TransactionError::aborted(error))
+            }
+            Err(error) => Err(TransactionError::Lost(error.to_string())),
+        }
+    }
+
+    fn abort(&self) -> Result<(), TransactionError> {
+        let aborted = retried(|| self.client().abort_transaction(REQUEST_TIMEOUT));
+        // What belongs to it fails with it, and that is no news.
+        self.settle().unwrap_or_default();
+        aborted.map_err(|error| TransactionError::Lost(error.to_string()))
+    }
+}
+
+/// The positions with the mark of a journal.
+///
+/// # Errors
+/// When librdkafka does not take one.
+pub fn marked(positions: &[(Partition, i64)], journal: &str) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for (partition, position) in positions {
+        let mut element = list.add_partition(&partition.topic, partition.number);
+        element.set_metadata(claim(journal));
+        element.set_offset(Offset::Offset(*position))?;
+    }
+    Ok(list)
+}
+
+/// A consumer that never joins the group, to set its positions while it has no members.
+///
+/// # Errors
+/// When librdkafka does not take the settings.
+pub fn outsider(kafka: &Kafka) -> Result<BaseConsumer, TransactionError> {
+    let mut config = ClientConfig::new();
+    for (property, value) in &kafka.librdkafka {
+        config.set(property, value.reveal());
+    }
+    config.remove("group.instance.id");
+    config
+        .set("bootstrap.servers", &kafka.brokers)
+        .set("group.id", &kafka.group)
+        .set("enable.auto.commit", "false")
+        .create()
+        .map_err(|error: KafkaError| TransactionError::Settings(error.to_string()))
+}
+
+/// How an outsider signs the positions that go with a transaction.
+///
+/// # Errors
+/// When librdkafka gives nothing.
+pub fn signature(consumer: &BaseConsumer) -> Result<ConsumerGroupMetadata, TransactionError> {
+    consumer.group_metadata().ok_or_else(|| TransactionError::aborted("the consumer has no group"))
+}
+
+/// Makes a request again for as long as librdkafka says that this may help, but not for ever.
+fn retried(mut request: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match request() {
+            Err(error) if transaction_error(&error).is_some_and(RDKafkaError::is_retriable) && Instant::now() < end => {
+            }
+            other => return other,
+        }
+    }
+}
+
+fn transaction_error(error: &KafkaError) -> Option<&RDKafkaError> {
+    match error {
+        KafkaError::Transaction(error) => Some(error),
+        _ => None,
+    }
+}
