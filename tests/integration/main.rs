@@ -15,6 +15,7 @@ mod dead_letters;
 mod demo;
 mod golden;
 mod hold;
+mod journal;
 mod kafka;
 mod prometheus;
 mod rekey;

@@ -1,0 +1,110 @@
+//! Journals that are moved, copied and put back.
+
+use std::path::Path;
+
+use crate::kafka::{assert_exact, unique};
+use crate::support::*;
+
+const SHORT: &str = "kafka.librdkafka.session.timeout.ms=6000";
+
+/// Runs `journal …` and gives how it ended, with what it said.
+fn journal(command: &str, config: &Path, file: &Path, set: &[&str]) -> (bool, String) {
+    let mut binary = binary();
+    binary.args(["journal", command, "--config"]).arg(config).arg(file);
+    set.iter().for_each(|setting| _ = binary.args(["--set", setting]));
+    let output = binary.output().unwrap();
+    (output.status.success(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_journal_moves_from_a_file_to_topics_and_back_and_every_counter_stays() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("moves");
+    broker.create_topic(&topic, 3);
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), &broker.address, &topic, &topic);
+    let messages = invented(61, 3_000);
+    let path = |name: &str| format!("journal.path={}", folder.path().join(name).display());
+    let stations = [
+        ["journal.kind=sqlite".to_owned(), path("first")],
+        ["journal.kind=kafka".to_owned(), path("second")],
+        ["journal.kind=sqlite".to_owned(), path("third")],
+    ];
+    let mut shown = None;
+    for (number, station) in stations.iter().enumerate() {
+        let set: Vec<&str> = station.iter().map(String::as_str).chain([SHORT]).collect();
+        let before = folder.path().join(format!("{number}.ndjson"));
+        if number > 0 {
+            // Until the session of the instance before is over, the group has a member.
+            until("the group is free and the journal is imported", || {
+                let (done, said) = journal("import", &config, &before, &set);
+                assert!(done || said.contains("instances read with the consumer group"), "{said}");
+                done.then_some(())
+            });
+        }
+        let instance = Instance::start(&config, &set);
+        if let Some(shown) = shown {
+            until("every counter is there as it was", || (instance.ledger_metrics() == shown).then_some(()));
+        }
+        let until_now = (number + 1) * 1_000;
+        broker.produce(&topic, &messages[number * 1_000..until_now]);
+        instance.wait_for_records(&topic, until_now);
+        shown = Some(instance.ledger_metrics());
+        assert_eq!(Recount::shown(&instance.metrics(), &topic), Recount::of(&messages[..until_now]));
+        assert!(instance.terminate());
+        let (done, said) = journal("export", &config, &folder.path().join(format!("{}.ndjson", number + 1)), &set);
+        assert!(done, "{said}");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let (head, _) = text.split_once("[journal]").unwrap();
+        let kind = station[0].strip_prefix("journal.kind=").unwrap();
+        let path = station[1].strip_prefix("journal.path=").unwrap();
+        let audited = folder.path().join("audited.toml");
+        std::fs::write(&audited, format!("{head}[journal]\nkind = {kind:?}\npath = {path:?}\n")).unwrap();
+        assert_exact(&audited, &messages[..until_now]);
+    }
+
+    let cut = folder.path().join("cut.ndjson");
+    let whole = std::fs::read(folder.path().join("3.ndjson")).unwrap();
+    std::fs::write(&cut, &whole[..whole.len() - 2_000]).unwrap();
+    let (done, said) = journal("import", &config, &cut, &[]);
+    assert!(!done && (said.contains("is damaged") || said.contains("cut off")), "{said}");
+}
+
+/// Where it was shown at once, the counters fell to those of the backup, and Prometheus took that for a restart from 0.
+#[test]
+fn a_backup_of_a_running_journal_is_put_back_and_not_shown_before_it_has_caught_up() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("backup");
+    broker.create_topic(&topic, 2);
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), &broker.address, &topic, &topic);
+    let messages = invented(62, 4_000);
+    let instance = Instance::start(&config, &[SHORT]);
+    broker.produce(&topic, &messages[..1_000]);
+    instance.wait_for_records(&topic, 1_000);
+    let copy = folder.path().join("copy");
+    let (done, said) = journal("backup", &config, &copy, &[]);
+    assert!(done, "{said}");
+    broker.produce(&topic, &messages[1_000..]);
+    instance.wait_for_records(&topic, 4_000);
+    let shown = instance.ledger_metrics();
+    assert!(instance.terminate());
+
+    std::fs::remove_dir_all(folder.path().join("state")).unwrap();
+    std::fs::rename(&copy, folder.path().join("state")).unwrap();
+    let slow = ["batch.records=20", "batch.linger=1ms", SHORT];
+    let instance = Instance::start(&config, &slow);
+    until("the partitions are assigned", || instance.get("/readyz").filter(|(status, _)| *status == 200));
+    let mut hidden = false;
+    until("it has caught up", || {
+        let now = instance.ledger_metrics();
+        hidden |= now.is_empty();
+        for (series, value) in now.iter().filter(|(series, _)| !series.contains("_open_")) {
+            assert!(shown.get(series).is_none_or(|before| value >= before), "{series} fell to {value}");
+        }
+        (now == shown).then_some(())
+    });
+    assert!(hidden, "it was behind for a while");
+    assert!(instance.terminate());
+    assert_exact(&config, &messages);
+}
