@@ -121,6 +121,9 @@ pub struct Http {
     pub listen: SocketAddr,
     /// Whether `POST /explain` answers; its answers hold the text of the tickets that it is sent.
     pub explain: bool,
+    /// How long records may wait without any being committed before `/readyz` says no.
+    #[serde(serialize_with = "as_seconds")]
+    pub stuck_after: Duration,
 }
 
 /// `[shadow]`.
@@ -662,7 +665,10 @@ impl Reader<'_> {
     fn http(&mut self, table: &Table) -> Http {
         let default = SocketAddr::from(([127, 0, 0, 1], 9464));
         let explain = table.bool("explain", self.problems).unwrap_or_default();
-        let Some(text) = table.text("listen", self.problems) else { return Http { listen: default, explain } };
+        let stuck_after = self.duration(table, "stuck_after", Duration::from_mins(1));
+        let Some(text) = table.text("listen", self.problems) else {
+            return Http { listen: default, explain, stuck_after };
+        };
         let listen = text.value.parse().unwrap_or_else(|_| {
             let problem =
                 Problem::error("bad-address", &text.place, format!("`{}` is not an address and port", text.value));
@@ -670,7 +676,7 @@ impl Reader<'_> {
                 .push(problem.help("write an IP address and a port: `127.0.0.1:9464`, `0.0.0.0:9464`, `[::1]:9464`"));
             default
         });
-        Http { listen, explain }
+        Http { listen, explain, stuck_after }
     }
 
     fn paths(&mut self, table: &Table, key: &'static str) -> Option<Vec<PathBuf>> {

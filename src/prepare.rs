@@ -186,6 +186,8 @@ impl Preparer {
     }
 
     fn decode(&self, input: &Input, record: &Record) -> Result<Decoded, Refusal> {
+        #[cfg(test)]
+        assert_ne!(record.key.as_deref(), Some(&b"a defect of decoding"[..]));
         let length = record.value.as_ref().map_or(0, Vec::len);
         if length > self.max_record_bytes {
             let detail =
@@ -239,8 +241,9 @@ fn own_partition(copy: &KeyedCopy, record: &Record) -> i32 {
     record.partition.number % copy.partitions.load(Ordering::Relaxed).max(1)
 }
 
-/// The words of a panic may hold ticket text: they go with the record, and the log gets the places alone.
-fn refusal(record: &Record, panicked: Caught) -> Refusal {
+/// What becomes of a record that makes the program panic. The words of a panic may hold ticket text: they go with the
+/// record, and the log gets the places alone.
+pub(crate) fn refusal(record: &Record, panicked: Caught) -> Refusal {
     let Caught { place, message, backtrace } = panicked;
     tracing::error!(partition = %record.partition, offset = record.offset, place, "a record made the program panic; it is kept as a dead letter");
     let detail = format!("a defect of this program; please report it with the record: {message}, at {place}");

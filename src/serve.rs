@@ -122,7 +122,8 @@ impl Service {
         let metrics = Arc::new(Metrics::new()?);
         let membership = Membership::default();
         let opened = open(config, &inputs, &membership, &metrics)?;
-        let status = Arc::new(Status::new(rules.own.clone(), opened.journal.kind(), metrics.clone()));
+        let status =
+            Arc::new(Status::new(rules.own.clone(), opened.journal.kind(), metrics.clone(), config.http.stuck_after));
         let restorer = match &opened.journal {
             Journal::Kafka(_) => {
                 let settings = config.ledger_settings();
@@ -486,6 +487,9 @@ impl Worker {
     fn take(&mut self, batch: Batch) {
         let (began, oldest) = (batch.began, batch.oldest());
         self.pipeline.apply(batch);
+        if self.pipeline.is_torn() {
+            return self.go_back();
+        }
         self.pipeline.release(Instant::now());
         self.commit();
         let metrics = &self.status.metrics;
@@ -493,6 +497,14 @@ impl Worker {
         if let Some(oldest) = oldest {
             #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are exact in a double")]
             metrics.end_to_end_seconds.observe((crate::metrics::unix_seconds() - oldest as f64 / 1000.0).max(0.0));
+        }
+    }
+
+    /// Back to the last commit, from where everything is read again.
+    fn go_back(&mut self) {
+        match self.pipeline.go_back() {
+            Ok(()) => self.source.begin_again(),
+            Err(error) => self.status.source.fail(SourceError::Journal(error.to_string())),
         }
     }
 
@@ -510,8 +522,7 @@ impl Worker {
                     tracing::error!(%error, "a batch could not be committed; trying again");
                     self.status.note_error(Some(error.to_string()));
                     if error.is_lost() {
-                        self.pipeline.go_back();
-                        return self.source.begin_again();
+                        return self.go_back();
                     }
                     if self.status.source.is_stopped() {
                         return;

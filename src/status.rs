@@ -10,9 +10,6 @@ use crate::metrics::Metrics;
 use crate::prepare::Rules;
 use crate::source::kafka::SourceWatch;
 
-/// Lag without progress for longer than this makes the service not ready.
-const STUCK: Duration = Duration::from_secs(60);
-
 /// What the server knows of the service.
 #[derive(Debug)]
 pub struct Status {
@@ -27,11 +24,18 @@ pub struct Status {
     reloaded: Mutex<Option<Rules>>,
     last_error: Mutex<Option<String>>,
     last_progress: Mutex<Instant>,
+    stuck_after: Duration,
 }
 
 impl Status {
     /// The status of a service that has just restored its ledger.
-    pub fn new(classifier: Arc<Classifier>, journal: &'static str, metrics: Arc<Metrics>) -> Self {
+    /// It is not ready when records have waited for `stuck_after` and none was committed.
+    pub fn new(
+        classifier: Arc<Classifier>,
+        journal: &'static str,
+        metrics: Arc<Metrics>,
+        stuck_after: Duration,
+    ) -> Self {
         Self {
             metrics,
             source: SourceWatch::idle(),
@@ -40,6 +44,7 @@ impl Status {
             reloaded: Mutex::default(),
             last_error: Mutex::default(),
             last_progress: Mutex::new(Instant::now()),
+            stuck_after,
         }
     }
 
@@ -69,9 +74,12 @@ impl Status {
         if waiting > 0 {
             return Some(format!("{waiting} of {} partitions are being restored", state.assigned.len()));
         }
-        let idle = lock(&self.last_progress).elapsed();
+        let progress = *lock(&self.last_progress);
+        let waiting = state.caught_up.map_or(progress, |caught_up| caught_up.max(progress)).elapsed();
         let lag: i64 = state.lag().map(|(_, lag)| lag).sum();
-        (lag > 0 && idle > STUCK).then(|| format!("{lag} records wait and none was committed for {} s", idle.as_secs()))
+        let cause = self.last_error().map_or(String::new(), |error| format!(": {error}"));
+        (lag > 0 && waiting > self.stuck_after)
+            .then(|| format!("{lag} records wait and none was committed for {} s{cause}", waiting.as_secs()))
     }
 
     /// Takes notice of an error; `None` when the last one is over.

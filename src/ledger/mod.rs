@@ -172,6 +172,8 @@ impl Ledger {
 
     /// Takes one ticket of a record, with what was found in it.
     pub fn apply(&mut self, source: &str, partition: u32, time: i64, ticket: &Ticket, findings: Findings) -> Outcome {
+        #[cfg(test)]
+        assert_ne!(ticket.key, "a defect of the ledger");
         let arrival = self.arrival(partition, time, ticket);
         let key = TicketKey::of(source, &ticket.key);
         let policy = self.settings.policy;

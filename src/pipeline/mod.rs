@@ -13,12 +13,13 @@ use smallvec::SmallVec;
 use self::holds::Holds;
 use self::unkeyed::Watch;
 use crate::classify::{Classifier, RuleInfo};
-use crate::journal::{Commit, CommitError, Journal};
+use crate::journal::{Commit, CommitError, Journal, SqliteError};
 use crate::language::Language;
 use crate::ledger::{Held, Ledger, Ledgers, PartitionState, Settings, TicketKey, best};
 use crate::metrics::{Metrics, unix_seconds};
 use crate::outcome::{Outcome, Refusal};
-use crate::prepare::{Batch, Classified, Input, Prepared, Preparer, Route, Rules};
+use crate::panic::caught;
+use crate::prepare::{Batch, Classified, Input, Prepared, Preparer, Route, Rules, refusal};
 use crate::record::{Partition, Record};
 use crate::sink::{DeadLetter, DeadLetterError, DeadLetters, Outgoing, TaggedLine, copy_of};
 use crate::source::kafka::{Epoch, Fetched};
@@ -88,6 +89,10 @@ pub struct Pipeline {
     /// Partitions whose journal is behind what was shown of them, and up to where: until then they are not shown, for a
     /// counter must not fall.
     behind: HashMap<Partition, i64>,
+    /// Records that make the ledger panic, by position: they are refused when they come again.
+    defects: HashMap<(Partition, i64), Refusal>,
+    /// Whether a ledger was left in the middle of a change.
+    torn: bool,
     watch: Watch,
 }
 
@@ -111,6 +116,8 @@ impl Pipeline {
             copied: BTreeMap::new(),
             holds: Holds::new(parts.zero_hold),
             behind: HashMap::new(),
+            defects: HashMap::new(),
+            torn: false,
             watch: Watch::new(parts.metrics.clone()),
             rules,
             parts,
@@ -194,10 +201,25 @@ impl Pipeline {
         self.publish();
     }
 
-    /// Forgets all that is not committed, to be restored from the journal. What is committed is shown until then.
-    pub fn go_back(&mut self) {
+    /// Whether a record made a ledger panic, so that nothing can go on before [`Pipeline::go_back`].
+    pub fn is_torn(&self) -> bool {
+        self.torn
+    }
+
+    /// Goes back to the last commit: a file is read again, ledgers in topics are forgotten, to be restored. What is
+    /// committed is shown meanwhile.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn go_back(&mut self) -> Result<(), SqliteError> {
         let owned = self.owned.as_ref().map(|owned| owned.keys().cloned().collect::<Vec<_>>());
         self.forget(&owned.unwrap_or_default());
+        if let (Journal::Sqlite(journal, _), Ledgers::One(ledger)) = (&mut self.parts.journal, &mut self.parts.ledgers)
+        {
+            **ledger = journal.restore(ledger.settings())?;
+        }
+        self.torn = false;
+        Ok(())
     }
 
     fn forget(&mut self, partitions: &[Partition]) {
@@ -223,7 +245,9 @@ impl Pipeline {
             self.use_rules();
         }
         for (fetched, prepared) in batch.records {
-            self.apply_one(fetched, prepared);
+            if !self.torn {
+                self.apply_one(fetched, prepared);
+            }
         }
         self.parts.ledgers.retire();
         if let Some(shadow) = &mut self.shadow {
@@ -257,6 +281,10 @@ impl Pipeline {
             return; // Fetched a second time after a rebalance; it was counted the first time.
         }
         let place = record.partition.clone();
+        let prepared = match self.defects.remove(&(place.clone(), offset)) {
+            Some(refusal) => Prepared::Refused(refusal),
+            None => prepared,
+        };
         let outcome = match prepared {
             Prepared::Ignored | Prepared::Copies(_) => Outcome::Ignored,
             Prepared::Refused(refusal) => {
@@ -266,8 +294,15 @@ impl Pipeline {
             Prepared::Tickets(tickets) => {
                 let source = self.parts.preparer.inputs.get(&*place.topic).map(|input| input.source.clone());
                 let source = source.unwrap_or_default();
-                let outcomes = tickets.into_iter().map(|classified| self.apply_ticket(&source, &record, classified));
-                outcomes.reduce(best).unwrap_or(Outcome::Ignored)
+                let mut apply = |classified| self.apply_ticket(&source, &record, classified);
+                match caught(|| tickets.into_iter().map(&mut apply).reduce(best)) {
+                    Ok(outcome) => outcome.unwrap_or(Outcome::Ignored),
+                    Err(panicked) => {
+                        self.torn = true;
+                        self.defects.insert((place, offset), refusal(&record, panicked));
+                        return;
+                    }
+                }
             }
         };
         if let Some(ledger) = self.parts.ledgers.of_mut(&place) {
@@ -508,6 +543,68 @@ mod tests {
         let text = pipeline.parts.metrics.render().unwrap();
         let lines = text.lines().filter_map(|line| line.strip_prefix("customer_reach_"));
         lines.filter(|line| line.starts_with(metric) && !line.ends_with(" 0")).map(str::to_owned).collect()
+    }
+
+    /// A file of dead letters as JSON.
+    fn letters(path: &std::path::Path) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(path).unwrap();
+        text.lines().map(|line| line.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_record_that_makes_the_program_panic_is_a_dead_letter_with_the_backtrace_and_the_others_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dead.ndjson");
+        let mut pipeline = pipeline();
+        pipeline.parts.dead_letters = Some(DeadLetters::NewFile(path.clone()));
+        let event = |id: &str| format!(r#"{{"id":"{id}","version":1}}"#);
+        let record = |offset, key: Option<&str>, id: &str| Record {
+            partition: Partition { topic: "t".into(), number: 0 },
+            offset,
+            timestamp: None,
+            key: key.map(|key| key.as_bytes().to_vec()),
+            headers: Vec::new(),
+            value: Some(event(id).into_bytes()),
+        };
+        let records = vec![record(0, None, "1"), record(1, Some("a defect of decoding"), "2"), record(2, None, "3")];
+        pipeline.take(records);
+        pipeline.commit().unwrap();
+        let keys: Vec<_> = pipeline.ledger().tickets().map(|held| held.key.to_string()).collect();
+        assert!(keys.len() == 2 && !keys.contains(&"2".to_owned()), "{keys:?}");
+        let [letter] = &letters(&path)[..] else { panic!("one letter") };
+        assert_eq!((&letter["reason"], &letter["value"]), (&"panic".into(), &event("2").into()));
+        assert!(letter["backtrace"].as_str().unwrap().contains("customer_reach::prepare"), "{letter}");
+    }
+
+    #[test]
+    fn a_record_that_tears_the_ledger_takes_it_back_to_the_last_commit_and_is_refused_when_it_comes_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dead.ndjson");
+        let mut pipeline = pipeline();
+        pipeline.parts.dead_letters = Some(DeadLetters::NewFile(path.clone()));
+        let mut journal = crate::journal::SqliteJournal::open(folder.path()).unwrap();
+        journal.restore(Settings::default()).unwrap();
+        pipeline.parts.journal = Journal::Sqlite(Box::new(journal), None);
+        take(&mut pipeline, &["\"id\":\"1\",\"effort_seconds\":60"]);
+        let record = |offset, id: &str| Record {
+            partition: Partition { topic: "t".into(), number: 0 },
+            offset,
+            timestamp: None,
+            key: None,
+            headers: Vec::new(),
+            value: Some(format!(r#"{{"id":"{id}","version":1,"effort_seconds":5}}"#).into_bytes()),
+        };
+        let records = vec![record(1, "2"), record(2, "a defect of the ledger"), record(3, "3")];
+        pipeline.take(records.clone());
+        assert!(pipeline.is_torn());
+        pipeline.go_back().unwrap();
+        assert_eq!(pipeline.ledger().tickets().count(), 1, "as of the last commit");
+        pipeline.take(records);
+        pipeline.commit().unwrap();
+        assert_eq!(pipeline.ledger().tickets().count(), 3);
+        let counted = |outcome| pipeline.parts.metrics.shown().sum(|s| s == crate::ledger::Series::Records { outcome });
+        assert_eq!((counted(Outcome::Applied), counted(Outcome::DeadLetter)), (3, 1));
+        assert_eq!(letters(&path)[0]["offset"], 2);
     }
 
     #[test]

@@ -109,7 +109,12 @@ mod tests {
         let (config, _) = Config::load(None, &crate::config::Overrides { set: all, ..Default::default() }).unwrap();
         let options = ClassifierOptions { packs: vec![PackSource::BuiltIn], ..ClassifierOptions::default() };
         let metrics = Metrics::new().unwrap();
-        let status = Status::new(Arc::new(Classifier::load(&options).unwrap()), "none", Arc::new(metrics));
+        let status = Status::new(
+            Arc::new(Classifier::load(&options).unwrap()),
+            "none",
+            Arc::new(metrics),
+            config.http.stuck_after,
+        );
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = format!("http://{}/explain", listener.local_addr().unwrap());

@@ -20,4 +20,5 @@ mod kafka;
 mod prometheus;
 mod rekey;
 mod story;
+mod stuck;
 mod support;

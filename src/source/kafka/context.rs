@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
@@ -65,6 +65,9 @@ impl ClientContext for Context {
                     state.ends.insert(partition, end);
                 }
             }
+        }
+        if state.lag().all(|(_, lag)| lag == 0) {
+            state.caught_up = Some(Instant::now());
         }
     }
 

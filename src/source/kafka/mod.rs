@@ -164,6 +164,8 @@ pub struct SourceState {
     /// How far this journal had come by the group's positions when it was opened. It is behind them where it was put back
     /// from a backup.
     pub committed_before: HashMap<Partition, i64>,
+    /// When nothing waited to be committed, as far as known.
+    pub caught_up: Option<Instant>,
     /// The last error, which may have passed.
     pub last_error: Option<String>,
     /// Why the source ended, if it ended by itself.

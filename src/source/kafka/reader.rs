@@ -311,22 +311,29 @@ impl Reader {
         })
     }
 
-    /// The pipeline has lost its state: every partition with a journal is assigned anew.
+    /// The pipeline has gone back to the last commit: every partition is assigned anew. Those with a journal in topics wait
+    /// until the pipeline says where to begin; of the others it is known here, or by the brokers.
     fn begin_again(&mut self) {
-        let Start::Told { stored, .. } = &self.options.start else { return };
+        let waits = |partition: &Partition| match &self.options.start {
+            Start::Told { stored, .. } => !stored.contains(&partition.topic),
+            Start::Known { .. } => false,
+        };
+        let is_known = matches!(self.options.start, Start::Known { .. });
         let epoch = self.shared.next_epoch();
-        let (journalled, again) = {
+        let all: Vec<Partition> = {
             let mut state = self.shared.state();
             state.assigned.values_mut().for_each(|assigned| *assigned = epoch);
-            let all: Vec<Partition> = state.assigned.keys().cloned().collect();
-            let has_journal = |partition: &&Partition| !stored.contains(&partition.topic);
-            let journalled: Vec<Partition> = all.iter().filter(has_journal).cloned().collect();
-            state.running.retain(|partition| !journalled.contains(partition));
-            (journalled, all.into_iter().map(|partition| (partition, epoch)).collect())
+            state.running.clear();
+            for partition in state.assigned.keys().filter(|partition| !waits(partition)) {
+                let position = state.positions.get(partition).filter(|_| is_known).copied();
+                self.reading.starting.push((partition.clone(), epoch, position));
+            }
+            state.assigned.keys().cloned().collect()
         };
-        if let Err(error) = self.consumer.pause(&list_of(&journalled)) {
+        if let Err(error) = self.consumer.pause(&list_of(&all)) {
             self.shared.note_error(error);
         }
+        let again = all.into_iter().map(|partition| (partition, epoch)).collect();
         if self.rebalances.send(Rebalance::Assigned(again)).is_err() {
             self.shared.stop();
         }
