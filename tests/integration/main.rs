@@ -12,8 +12,11 @@
 
 mod bad;
 mod demo;
+mod faults;
+mod fleet;
 mod golden;
 mod kafka;
 mod prometheus;
+mod proxy;
 mod story;
 mod support;
