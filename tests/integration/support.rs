@@ -131,6 +131,16 @@ impl Broker {
         runtime.block_on(admin.delete_records(&list, &AdminOptions::new())).unwrap();
     }
 
+    /// Whether a transaction has written to a topic and has not ended.
+    pub fn has_open_transaction(&self, topic: &str, partitions: i32) -> bool {
+        let end = |isolation: &str, partition: i32| {
+            let mut config = self.config();
+            let consumer: BaseConsumer = config.set("isolation.level", isolation).create().unwrap();
+            consumer.fetch_watermarks(topic, partition, LIMIT).unwrap().1
+        };
+        (0..partitions).any(|partition| end("read_committed", partition) < end("read_uncommitted", partition))
+    }
+
     /// Produces messages with our own client library.
     pub fn produce(&self, topic: &str, messages: &[Message]) {
         let producer: BaseProducer = self.config().create().unwrap();

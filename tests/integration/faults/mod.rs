@@ -2,3 +2,4 @@
 //! is counted exactly once, as an audit says, and nothing that was shown falls.
 
 mod kills;
+mod zombies;
