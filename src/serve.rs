@@ -137,7 +137,6 @@ impl Service {
             added: opened.added,
             prepare: opened.prepare,
             start: opened.start,
-            membership,
         };
         let (source, fetches) = KafkaSource::start(options, &status.source)?;
         let pipeline = Pipeline::new(Parts {
@@ -155,7 +154,7 @@ impl Service {
         let (records, linger) = (config.batch.records, config.batch.linger);
         let feeder = Feeder { preparer, fetches, status: status.clone(), batches, records, linger };
         std::thread::Builder::new().name("prepare".into()).spawn(move || feeder.run())?;
-        let worker = Worker { pipeline, source, restorer, batches: prepared, status: status.clone() };
+        let worker = Worker { pipeline, source, membership, restorer, batches: prepared, status: status.clone() };
         let pipeline = std::thread::Builder::new().name("pipeline".into()).spawn(move || worker.run())?;
         Ok(Self { runtime, pipeline, status, address })
     }
@@ -409,6 +408,7 @@ impl Feeder {
 struct Worker {
     pipeline: Pipeline,
     source: KafkaSource,
+    membership: Membership,
     restorer: Option<Restorer>,
     batches: Receiver<Batch>,
     status: Arc<Status>,
@@ -436,6 +436,7 @@ impl Worker {
 
     fn rebalance(&mut self, rebalance: Rebalance) {
         match rebalance {
+            Rebalance::Member(generation) => self.membership.set(generation),
             Rebalance::Assigned(partitions) => {
                 self.pipeline.own(&partitions);
                 // What a process before this one left open is in the way of the restore.

@@ -155,7 +155,7 @@ pub struct KafkaJournal {
 }
 
 impl KafkaJournal {
-    /// A journal in topics that are there; `membership` is kept up to date by the consumer.
+    /// A journal in topics that are there; `membership` is kept up to date by whoever lets partitions go.
     pub fn new(kafka: Kafka, instance: Instance, topics: JournalTopics, membership: Membership) -> Self {
         Self { kafka, instance, topics, membership, producer: None, written: HashMap::new() }
     }

@@ -11,7 +11,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use serde::Deserialize;
 
-use super::{Epoch, Membership, Rebalance, Shared, Start, claim_position, list_of, partitions};
+use super::{Epoch, Generation, Rebalance, Shared, Start, claim_position, list_of, partitions};
 use crate::record::Partition;
 
 /// How long a rebalance waits for the pipeline to let partitions go: a commit takes less.
@@ -21,7 +21,6 @@ const LET_GO: Duration = Duration::from_secs(10);
 pub(super) struct Context {
     pub(super) shared: Arc<Shared>,
     pub(super) rebalances: Sender<Rebalance>,
-    pub(super) membership: Membership,
     pub(super) start: Start,
 }
 
@@ -85,13 +84,13 @@ impl Context {
         let assigned = partitions(list);
         let (claims, waiting) = self.set_offsets(list);
         let taken = if is_cooperative(consumer) { consumer.incremental_assign(list) } else { consumer.assign(list) };
-        self.membership.set(consumer.group_metadata());
         let paused = match waiting.is_empty() {
             true => Ok(()),
             false => consumer.pause(&list_of(&waiting)),
         };
         tracing::info!(partitions = assigned.len(), "assigned");
         let assigned = self.shared.assign(assigned, &waiting);
+        self.send(Rebalance::Member(consumer.group_metadata().into()));
         self.send(Rebalance::Assigned(assigned));
         taken.and(paused).and_then(|()| commit(consumer, &claims))
     }
@@ -131,17 +130,20 @@ impl Context {
         let lost = consumer.assignment_lost();
         tracing::info!(partitions = revoked.len(), lost, "revoked");
         if lost {
-            self.membership.set(None);
+            self.send(Rebalance::Member(Generation::default()));
         }
         self.shared.revoke(&revoked);
         let (done, let_go) = bounded(1);
         self.send(Rebalance::Revoked(revoked, done));
-        if matches!(self.start, Start::Told { .. }) && !self.shared.stopped() && let_go.recv_timeout(LET_GO).is_err() {
+        // What is lost is another's already; and a heartbeat that librdkafka sends while it waits here, after the session
+        // is over and with no member id any more, would be answered as that of an impostor, which ends the client.
+        let waits = matches!(self.start, Start::Told { .. }) && !lost && !self.shared.stopped();
+        if waits && let_go.recv_timeout(LET_GO).is_err() {
             self.shared.note_error("partitions are given up while a commit is under way; it will be refused");
         }
         let left = if is_cooperative(consumer) { consumer.incremental_unassign(list) } else { consumer.unassign() };
         if !lost {
-            self.membership.set(consumer.group_metadata());
+            self.send(Rebalance::Member(consumer.group_metadata().into()));
         }
         left
     }

@@ -25,7 +25,7 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
-pub use membership::Membership;
+pub use membership::{Generation, Membership};
 pub use range::RangeReader;
 
 use self::context::Context;
@@ -64,6 +64,8 @@ pub struct Fetched {
 /// What the group has decided.
 #[derive(Debug)]
 pub enum Rebalance {
+    /// What holds for the group's offsets from now on.
+    Member(Generation),
     /// These partitions are this process's from now on.
     Assigned(Vec<(Partition, Epoch)>),
     /// These are no longer; whoever has let them go says so.
@@ -326,8 +328,6 @@ pub struct SourceOptions {
     pub prepare: Option<Prepare>,
     /// Where to begin.
     pub start: Start,
-    /// Where the source says which member of the group it is.
-    pub membership: Membership,
 }
 
 impl KafkaSource {
@@ -342,12 +342,7 @@ impl KafkaSource {
         if let Start::Known { positions, .. } = &options.start {
             shared.state().positions.clone_from(positions);
         }
-        let context = Context {
-            shared: shared.clone(),
-            rebalances: sender.clone(),
-            membership: options.membership.clone(),
-            start: options.start.clone(),
-        };
+        let context = Context { shared: shared.clone(), rebalances: sender.clone(), start: options.start.clone() };
         let consumer: BaseConsumer<Context> =
             config.create_with_context(context).map_err(|e| SourceError::Settings(e.to_string()))?;
         let (commands, commanded) = unbounded();
