@@ -205,13 +205,14 @@ impl Reader {
     fn check_positions(&self, all: &[Partition]) -> Result<(), SourceError> {
         let Start::Known { positions, .. } = &self.options.start else { return Ok(()) };
         for (partition, position) in all.iter().filter_map(|partition| Some((partition, *positions.get(partition)?))) {
-            self.check_position(partition, position)?;
+            let Some(ends) = self.watermarks(partition) else { return Ok(()) };
+            self.check_position(partition, position, ends)?;
         }
         Ok(())
     }
 
-    fn check_position(&self, partition: &Partition, position: i64) -> Result<(), SourceError> {
-        let Some((start, end)) = self.watermarks(partition) else { return Ok(()) };
+    fn check_position(&self, partition: &Partition, position: i64, ends: (i64, i64)) -> Result<(), SourceError> {
+        let (start, end) = ends;
         if position > end {
             return Err(SourceError::AheadOfTopic { partition: partition.clone(), end, position });
         }
@@ -277,12 +278,14 @@ impl Reader {
             Some(position) => Offset::Offset(position),
             None => self.first_offset(partition).map_err(|error| error.to_string())?,
         };
-        if let Some(position) = position
-            && let Err(error) = self.check_position(partition, position)
-        {
-            self.shared.state().failed = Some(error);
-            self.shared.stop();
-            return Ok(());
+        if let Some(position) = position {
+            // Once, not until it is answered: meanwhile no rebalance would be served.
+            let ends = self.consumer.fetch_watermarks(&partition.topic, partition.number, REQUEST_TIMEOUT);
+            if let Err(error) = self.check_position(partition, position, ends.map_err(|error| error.to_string())?) {
+                self.shared.state().failed = Some(error);
+                self.shared.stop();
+                return Ok(());
+            }
         }
         let go = || -> KafkaResult<()> {
             self.consumer.seek(&partition.topic, partition.number, offset, REQUEST_TIMEOUT)?;
