@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
@@ -130,6 +131,7 @@ impl Context {
         let lost = consumer.assignment_lost();
         tracing::info!(partitions = revoked.len(), lost, "revoked");
         if lost {
+            self.shared.joined.store(false, Ordering::Relaxed);
             self.send(Rebalance::Member(Generation::default()));
         }
         self.shared.revoke(&revoked);
@@ -163,6 +165,7 @@ impl Shared {
     /// Takes notice of an assignment and gives each partition its epoch.
     fn assign(&self, partitions: Vec<Partition>, waiting: &[Partition]) -> Vec<(Partition, Epoch)> {
         let epoch = self.next_epoch();
+        self.joined.store(true, Ordering::Relaxed);
         let mut state = self.state();
         for partition in &partitions {
             state.assigned.insert(partition.clone(), epoch);

@@ -186,6 +186,8 @@ struct Shared {
     buffered_records: AtomicUsize,
     /// The newest epoch.
     epoch: AtomicU64,
+    /// Whether the group has given this process its share, however small; not so when that was lost with the session.
+    joined: AtomicBool,
     stop: AtomicBool,
 }
 

@@ -389,21 +389,17 @@ fn fatal(code: RDKafkaErrorCode) -> String {
 /// Notices another member of the group by the partitions that are missing here for longer than a rebalance takes.
 #[derive(Default)]
 struct SoleMember {
-    assigned: usize,
+    assigned: Option<usize>,
     check_at: Option<Instant>,
 }
 
 impl SoleMember {
     fn check(&mut self, reader: &Reader) -> Result<(), SourceError> {
         let assigned = reader.shared.state().assigned.len();
-        if assigned != self.assigned {
-            self.assigned = assigned;
-            self.check_at = Some(Instant::now() + SETTLE);
-        }
-        if self.check_at.is_none_or(|at| Instant::now() < at) {
+        let joined = reader.shared.joined.load(Ordering::Relaxed);
+        if !self.is_due(joined.then_some(assigned), Instant::now()) {
             return Ok(());
         }
-        self.check_at = None;
         match reader.partitions_of(&reader.options.topics) {
             Ok(all) if assigned < all.len() => {
                 let group = reader.options.kafka.group.clone();
@@ -415,6 +411,41 @@ impl SoleMember {
                 self.check_at = Some(Instant::now() + SETTLE);
                 Ok(())
             }
+        }
+    }
+
+    /// Whether so many partitions have been assigned for long enough; `None` while the group is not joined, since who has
+    /// lost everything with the brokers is not alone for that.
+    fn is_due(&mut self, assigned: Option<usize>, now: Instant) -> bool {
+        if assigned != self.assigned {
+            self.assigned = assigned;
+            self.check_at = assigned.map(|_| now + SETTLE);
+        }
+        self.check_at.take_if(|at| now >= *at).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_member_is_looked_for_once_after_each_change_and_never_while_the_group_is_not_joined() {
+        let (mut sole, start) = (SoleMember::default(), Instant::now());
+        let seconds = |seconds| start + Duration::from_secs(seconds);
+        let looks = [
+            (None, 0, false),
+            (Some(4), 1, false),
+            (Some(4), 11, true),
+            (Some(4), 30, false),
+            // Lost with the session, while the brokers are away.
+            (None, 40, false),
+            (None, 60, false),
+            (Some(0), 61, false),
+            (Some(0), 71, true),
+        ];
+        for (assigned, second, due) in looks {
+            assert_eq!(sole.is_due(assigned, seconds(second)), due, "{assigned:?} at {second} s");
         }
     }
 }
