@@ -18,7 +18,7 @@ use crate::classify::Classifier;
 use crate::config::{self, Config, JournalKind};
 use crate::diagnostic::Problems;
 use crate::journal::kafka::{self, Instance, JournalTopics, Restored, Restorer, TopicError, TopicKeeper};
-use crate::journal::{Journal, KafkaJournal, SqliteJournal};
+use crate::journal::{Journal, KafkaJournal, KafkaJournalError, SqliteJournal};
 use crate::ledger::{Ledger, Ledgers};
 use crate::metrics::Metrics;
 use crate::pipeline::{Parts, Pipeline};
@@ -28,7 +28,7 @@ use crate::record::Partition;
 use crate::server;
 use crate::sink::{DEAD_LETTERS, DeadLetters, Producer};
 use crate::source::kafka::{
-    Fetched, Fetches, KafkaSource, Membership, Prepare, Rebalance, SourceError, SourceOptions, Start, Unready,
+    Epoch, Fetched, Fetches, KafkaSource, Membership, Prepare, Rebalance, SourceError, SourceOptions, Start, Unready,
 };
 use crate::status::Status;
 
@@ -138,7 +138,6 @@ impl Service {
             added: opened.added,
             prepare: opened.prepare,
             start: opened.start,
-            membership,
         };
         let (source, fetches) = KafkaSource::start(options, &status.source)?;
         let pipeline = Pipeline::new(Parts {
@@ -156,7 +155,7 @@ impl Service {
         let (records, linger) = (config.batch.records, config.batch.linger);
         let feeder = Feeder { preparer, fetches, status: status.clone(), batches, records, linger };
         std::thread::Builder::new().name("prepare".into()).spawn(move || feeder.run())?;
-        let worker = Worker { pipeline, source, restorer, batches: prepared, status: status.clone() };
+        let worker = Worker { pipeline, source, membership, restorer, batches: prepared, status: status.clone() };
         let pipeline = std::thread::Builder::new().name("pipeline".into()).spawn(move || worker.run())?;
         Ok(Self { runtime, pipeline, status, address })
     }
@@ -410,6 +409,7 @@ impl Feeder {
 struct Worker {
     pipeline: Pipeline,
     source: KafkaSource,
+    membership: Membership,
     restorer: Option<Restorer>,
     batches: Receiver<Batch>,
     status: Arc<Status>,
@@ -437,6 +437,7 @@ impl Worker {
 
     fn rebalance(&mut self, rebalance: Rebalance) {
         match rebalance {
+            Rebalance::Member(generation) => self.membership.set(generation),
             Rebalance::Assigned(partitions) => {
                 self.pipeline.own(&partitions);
                 if self.restorer.is_none() {
@@ -473,6 +474,7 @@ impl Worker {
         let Restored { partition, epoch, ledger, took } = restored;
         let ledger = match ledger {
             Ok(ledger) => ledger,
+            Err(error @ KafkaJournalError::Hanging { .. }) => return self.end_hanging(partition, epoch, &error),
             Err(error) => return self.status.source.fail(SourceError::Journal(error.to_string())),
         };
         let (tickets, seconds) = (ledger.slot_count(), took.as_secs_f64());
@@ -482,6 +484,16 @@ impl Worker {
             self.status.metrics.restore_seconds.set(seconds);
             self.source.begin(partition, epoch, position);
         }
+    }
+
+    /// Ends a transaction that is in the way of a restore if it is this instance's own, and restores again.
+    fn end_hanging(&mut self, partition: Partition, epoch: Epoch, reason: &KafkaJournalError) {
+        let (Journal::Kafka(journal), Some(restorer)) = (self.pipeline.journal_mut(), &self.restorer) else { return };
+        self.status.source.note_error(reason);
+        if let Err(error) = journal.end_hanging(&partition) {
+            self.status.source.note_error(error);
+        }
+        restorer.request(partition, epoch);
     }
 
     fn take(&mut self, batch: Batch) {

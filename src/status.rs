@@ -65,7 +65,7 @@ impl Status {
         if let Some(failed) = state.failed {
             return Some(failed.to_string());
         }
-        if !state.joined {
+        if !self.source.has_joined() {
             return Some(self.last_error().map_or("no partition is assigned yet".to_owned(), |error| {
                 format!("no partition is assigned yet: {error}")
             }));

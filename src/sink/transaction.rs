@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaError};
 use rdkafka::producer::Producer as _;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::producer::Producer;
+use super::producer::{Outgoing, Producer};
 use crate::config::Kafka;
 use crate::record::Partition;
 use crate::source::kafka::claim;
@@ -91,6 +91,18 @@ impl Producer {
                 Err(error)
             }
         }
+    }
+
+    /// Begins a transaction with a record, and aborts it: brokers end with it what stands before it under the same id.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn abort_with(&self, record: &Outgoing) -> Result<(), TransactionError> {
+        self.client().begin_transaction().map_err(|error| TransactionError::Lost(error.to_string()))?;
+        self.send(record);
+        let settled = self.settle().map_err(TransactionError::aborted);
+        self.abort()?;
+        settled
     }
 
     fn send_positions(&self, positions: &Positions<'_>) -> Result<(), TransactionError> {

@@ -1,6 +1,5 @@
 //! Refused records that are taken again after a fix.
 
-use crate::kafka::{assert_exact, unique};
 use crate::support::*;
 
 #[test]

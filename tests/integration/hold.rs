@@ -1,6 +1,5 @@
 //! New series begin at 0 before a scraper's eyes, also when the process dies while they do.
 
-use crate::kafka::unique;
 use crate::prometheus::Server;
 use crate::support::*;
 

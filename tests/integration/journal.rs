@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use crate::kafka::{assert_exact, unique};
 use crate::support::*;
 
 const SHORT: &str = "kafka.librdkafka.session.timeout.ms=6000";

@@ -1,13 +1,6 @@
 //! `serve` against a real Apache Kafka.
 
-use std::path::Path;
-
 use crate::support::*;
-
-/// A name that no other test uses.
-pub fn unique(name: &str) -> String {
-    format!("{name}-{}", std::process::id())
-}
 
 #[test]
 fn what_another_client_produces_is_counted_as_an_independent_recount_says() {
@@ -30,63 +23,6 @@ fn what_another_client_produces_is_counted_as_an_independent_recount_says() {
     assert_eq!(dead.lines().count(), broken);
     assert!(dead.lines().all(|line| line.contains(r#""value":"{\"id\": \"broken""#)), "original bytes are kept");
     assert!(instance.terminate(), "the drain ends well");
-}
-
-#[test]
-fn killed_at_random_moments_it_counts_what_an_undisturbed_run_counts() {
-    let Some(broker) = Broker::shared() else { return };
-    let topic = unique("killed");
-    broker.create_topic(&topic, 4);
-    let messages = invented(2, 20_000);
-    let disturbed = tempfile::tempdir().unwrap();
-    let config = write_config(disturbed.path(), &broker.address, &topic, &topic);
-    // Small batches, so that a kill falls into one of many commits.
-    let small = ["batch.records=50", "batch.linger=1ms"];
-    let mut random = Random::new(3);
-    let mut shown = Default::default();
-    for part in messages.chunks(messages.len() / 20) {
-        let instance = Instance::start(&config, &small);
-        let before = instance.ledger_metrics();
-        broker.produce(&topic, part);
-        assert_never_falls(&shown, &before);
-        let target = sum(&before, "customer_reach_records_total", &[]) + random.below(part.len() as u64) as f64;
-        shown = until("some more records are committed", || {
-            let metrics = instance.ledger_metrics();
-            (sum(&metrics, "customer_reach_records_total", &[]) >= target).then_some(metrics)
-        });
-        instance.kill();
-    }
-    let last = Instance::start(&config, &small);
-    assert_never_falls(&shown, &last.ledger_metrics());
-    last.wait_for_records(&topic, messages.len());
-    let metrics = last.ledger_metrics();
-    assert_eq!(Recount::shown(&metrics, &topic), Recount::of(&messages));
-    last.kill();
-    assert_exact(&config, &messages);
-
-    let folder = tempfile::tempdir().unwrap();
-    let undisturbed =
-        Instance::start(&write_config(folder.path(), &broker.address, &topic, &unique("undisturbed")), &[]);
-    undisturbed.wait_for_records(&topic, messages.len());
-    assert_eq!(metrics, undisturbed.ledger_metrics());
-}
-
-/// What `audit` says, with its exit code.
-fn audit(config: &Path, args: &[&str]) -> (Option<i32>, String, String) {
-    let output = binary().args(["audit", "--config"]).arg(config).args(args).output().unwrap();
-    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    (output.status.code(), stdout, stderr)
-}
-
-pub fn assert_exact(config: &Path, messages: &[Message]) -> serde_json::Value {
-    let (code, report, log) = audit(config, &["--format", "json"]);
-    assert_eq!(code, Some(0), "{report}{log}");
-    let report: serde_json::Value = report.parse().unwrap();
-    assert_eq!(report["exact"], true, "{report:#}");
-    let expected = Recount::of(messages);
-    assert_eq!(report["tickets"].as_f64(), Some(expected.tickets));
-    assert_eq!(report["effort_seconds"].as_f64(), Some(expected.customer_effort + expected.internal_effort));
-    report
 }
 
 #[test]

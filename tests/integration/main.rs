@@ -13,11 +13,14 @@
 mod bad;
 mod dead_letters;
 mod demo;
+mod faults;
+mod fleet;
 mod golden;
 mod hold;
 mod journal;
 mod kafka;
 mod prometheus;
+mod proxy;
 mod rekey;
 mod story;
 mod stuck;

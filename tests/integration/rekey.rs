@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use crate::kafka::{assert_exact, unique};
 use crate::support::*;
 
 /// Spreads messages over the partitions of a topic without regard to their tickets: some have no key, the others one that

@@ -1,6 +1,5 @@
 //! What readiness says when nothing goes on.
 
-use crate::kafka::{assert_exact, unique};
 use crate::support::*;
 
 #[test]

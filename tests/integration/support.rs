@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -14,6 +15,8 @@ use rdkafka::message::{Headers, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value, json};
+
+use crate::proxy::Proxy;
 
 /// How long anything may take before a test fails.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -56,19 +59,65 @@ impl Broker {
 
     /// A broker that the test may stop.
     pub fn own(folder: &Path) -> Option<Self> {
+        Self::with(folder, &[])
+    }
+
+    /// A broker that the test may stop, with settings as `KEY=VALUE`.
+    pub fn with(folder: &Path, settings: &[&str]) -> Option<Self> {
         let tools = PathBuf::from(given("CUSTOMER_REACH_TEST_KAFKA")?);
         let mut broker = Self { address: String::new(), own: Some(folder.join("broker")), tools };
-        broker.address = broker.control("start");
+        broker.address = broker.run("start", settings);
+        Some(broker)
+    }
+
+    /// A broker that the test may stop, and that instances reach through proxies, each by one of them alone.
+    pub fn behind(folder: &Path, proxies: &[Proxy]) -> Option<Self> {
+        let with = |of: &dyn Fn(usize, &Proxy) -> String| -> String {
+            proxies.iter().enumerate().map(|(number, proxy)| of(number, proxy)).collect()
+        };
+        let settings = [
+            format!(
+                "listeners=PLAINTEXT://127.0.0.1:{{port}},CONTROLLER://127.0.0.1:{{controller}}{}",
+                with(&|number, _| format!(",PROXIED{number}://127.0.0.1:{{free}}"))
+            ),
+            format!(
+                "advertised.listeners=PLAINTEXT://127.0.0.1:{{port}}{}",
+                with(&|number, proxy| format!(",PROXIED{number}://127.0.0.1:{}", proxy.port))
+            ),
+            format!(
+                "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{}",
+                with(&|number, _| format!(",PROXIED{number}:PLAINTEXT"))
+            ),
+        ];
+        let broker = Self::with(folder, &settings.each_ref().map(String::as_str))?;
+        for (number, proxy) in proxies.iter().enumerate() {
+            proxy.lead_to(broker.port_of(&format!("PROXIED{number}")));
+        }
         Some(broker)
     }
 
     /// Runs one of the broker script's commands and gives what it prints.
     pub fn control(&self, command: &str) -> String {
-        let folder = self.own.as_ref().expect("only a broker of the test's own is controlled");
-        let output =
-            Command::new(self.tools.join("broker")).arg(command).arg(folder).stderr(Stdio::inherit()).output().unwrap();
+        self.run(command, &[])
+    }
+
+    fn run(&self, command: &str, settings: &[&str]) -> String {
+        let mut script = Command::new(self.tools.join("broker"));
+        script.arg(command).arg(self.folder()).args(settings);
+        let output = script.stderr(Stdio::inherit()).output().unwrap();
         assert!(output.status.success(), "broker {command} failed");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn folder(&self) -> &Path {
+        self.own.as_ref().expect("only a broker of the test's own is controlled")
+    }
+
+    fn port_of(&self, listener: &str) -> u16 {
+        let settings = std::fs::read_to_string(self.folder().join("server.properties")).unwrap();
+        let listeners = settings.lines().rev().find_map(|line| line.strip_prefix("listeners=")).unwrap();
+        let found = listeners.split(',').find_map(|one| one.strip_prefix(&format!("{listener}://127.0.0.1:")));
+        found.unwrap().parse().unwrap()
     }
 
     pub fn config(&self) -> ClientConfig {
@@ -117,6 +166,16 @@ impl Broker {
         metadata.topics()[0].partitions().iter().for_each(|partition| _ = list.add_partition(topic, partition.id()));
         let committed = consumer.committed_offsets(list, LIMIT).ok()?;
         committed.elements().iter().map(|element| element.offset().to_raw().filter(|offset| *offset >= 0)).sum()
+    }
+
+    /// Whether a transaction has written to a topic and has not ended.
+    pub fn has_open_transaction(&self, topic: &str, partitions: i32) -> bool {
+        let end = |isolation: &str, partition: i32| {
+            let mut config = self.config();
+            let consumer: BaseConsumer = config.set("isolation.level", isolation).create().unwrap();
+            consumer.fetch_watermarks(topic, partition, LIMIT).unwrap().1
+        };
+        (0..partitions).any(|partition| end("read_committed", partition) < end("read_uncommitted", partition))
     }
 
     /// Produces messages with our own client library.
@@ -190,6 +249,30 @@ pub struct Message {
     pub value: Option<String>,
 }
 
+/// A name that no other test uses.
+pub fn unique(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
+
+/// What `audit` says, with its exit code.
+pub fn audit(config: &Path, args: &[&str]) -> (Option<i32>, String, String) {
+    let output = binary().args(["audit", "--config"]).arg(config).args(args).output().unwrap();
+    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    (output.status.code(), stdout, stderr)
+}
+
+/// Fails unless an audit finds that everything was counted exactly once.
+pub fn assert_exact(config: &Path, messages: &[Message]) -> Value {
+    let (code, report, log) = audit(config, &["--format", "json"]);
+    assert_eq!(code, Some(0), "{report}{log}");
+    let report: Value = report.parse().unwrap();
+    assert_eq!(report["exact"], true, "{report:#}");
+    let expected = Recount::of(messages);
+    assert_eq!(report["tickets"].as_f64(), Some(expected.tickets));
+    assert_eq!(report["effort_seconds"].as_f64(), Some(expected.customer_effort + expected.internal_effort));
+    report
+}
+
 /// A configuration for the generic profile in a folder of its own.
 pub fn write_config(folder: &Path, broker: &str, topic: &str, group: &str) -> PathBuf {
     let (path, state) = (folder.join("customer-reach.toml"), folder.join("state"));
@@ -205,12 +288,14 @@ pub fn write_config(folder: &Path, broker: &str, topic: &str, group: &str) -> Pa
 pub struct Instance {
     child: Child,
     pub address: String,
-    log: mpsc::Receiver<String>,
+    log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
-/// The binary under test.
+/// The binary under test, or the one that CUSTOMER_REACH_TEST_PROGRAM names in its place.
 pub fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_customer-reach"));
+    let built = env!("CARGO_BIN_EXE_customer-reach").to_owned();
+    let mut command = Command::new(std::env::var("CUSTOMER_REACH_TEST_PROGRAM").unwrap_or(built));
     command.env_remove("CUSTOMER_REACH_LOG");
     command
 }
@@ -218,36 +303,49 @@ pub fn binary() -> Command {
 impl Instance {
     /// Starts `serve` and waits until it listens.
     pub fn start(config: &Path, set: &[&str]) -> Self {
-        let mut command = binary();
-        command.args(["serve", "--config"]).arg(config);
-        set.iter().for_each(|setting| {
-            command.args(["--set", setting]);
-        });
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let (sender, log) = mpsc::channel();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        let mut instance = Self { child, address: String::new(), log };
+        let mut instance = Self::spawn(config, set, &[]);
         instance.address = instance.listening();
         instance
     }
 
-    fn listening(&self) -> String {
-        let mut seen = Vec::new();
-        let end = Instant::now() + LIMIT;
-        while let Ok(line) = self.log.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            if let Some((_, address)) = line.split_once("address=") {
-                return address.trim().to_owned();
-            }
-            seen.push(line);
-        }
-        panic!("the instance does not listen:\n{}", seen.join("\n"));
+    /// Starts `serve`, which may be refused before it listens.
+    pub fn spawn(config: &Path, set: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = binary();
+        command.args(["serve", "--config"]).arg(config).envs(environment.iter().copied());
+        set.iter().for_each(|setting| {
+            command.args(["--set", setting]);
+        });
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let log: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (stderr, lines) = (BufReader::new(child.stderr.take().unwrap()), log.clone());
+        let reader = std::thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).for_each(|line| lines.lock().unwrap().push(line));
+        });
+        Self { child, address: String::new(), log, reader: Some(reader) }
+    }
+
+    fn listening(&mut self) -> String {
+        until("the instance listens", || {
+            let log = self.log();
+            assert!(self.child.try_wait().unwrap().is_none(), "the instance does not listen:\n{log}");
+            let (_, rest) = log.split_once("address=")?;
+            Some(rest.lines().next()?.trim().to_owned())
+        })
+    }
+
+    /// What it has said up to now.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    /// Waits until it has said this.
+    pub fn says(&self, text: &str) {
+        until(&format!("the instance says: {text}"), || self.log().contains(text).then_some(()));
+    }
+
+    /// The process's number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The body of a page, with its status.
@@ -257,19 +355,21 @@ impl Instance {
 
     /// The series on /metrics by their name and labels.
     pub fn metrics(&self) -> BTreeMap<String, f64> {
-        let (status, text) = until("/metrics answers", || self.get("/metrics"));
+        until("/metrics answers", || self.scrape())
+    }
+
+    /// The same once; `None` when it does not answer.
+    pub fn scrape(&self) -> Option<BTreeMap<String, f64>> {
+        let (status, text) = self.get("/metrics")?;
         assert_eq!(status, 200, "{text}");
         let samples = text.lines().filter(|line| !line.starts_with('#'));
-        samples
-            .map(|line| line.rsplit_once(' ').unwrap())
-            .map(|(series, value)| (series.to_owned(), value.parse().unwrap()))
-            .collect()
+        let parsed = samples.map(|line| line.rsplit_once(' ').unwrap());
+        Some(parsed.map(|(series, value)| (series.to_owned(), value.parse().unwrap())).collect())
     }
 
     /// Only the ledger's series: those with a partition, less the process's own.
     pub fn ledger_metrics(&self) -> BTreeMap<String, f64> {
-        let own = |series: &str| series.contains("partition=") && !series.contains("consumer_lag");
-        self.metrics().into_iter().filter(|(series, _)| own(series)).collect()
+        ledgers_of(self.metrics())
     }
 
     /// Waits until this many records of a topic are committed.
@@ -287,7 +387,8 @@ impl Instance {
         self.child.wait().unwrap();
     }
 
-    fn signal(&self, name: &str) {
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
@@ -313,10 +414,11 @@ impl Instance {
         until("the instance ends", || self.child.try_wait().unwrap()).success()
     }
 
-    /// Waits until it ends by itself and gives what it said since it began to listen.
+    /// Waits until it ends by itself and gives what it said.
     pub fn ended(mut self) -> (bool, String) {
         let success = self.wait_for_exit();
-        (success, self.log.iter().collect::<Vec<_>>().join("\n"))
+        self.reader.take().unwrap().join().unwrap();
+        (success, self.log())
     }
 }
 
@@ -326,20 +428,24 @@ impl Drop for Instance {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!(
-                "the log of the instance at {}:\n{}",
-                self.address,
-                self.log.try_iter().collect::<Vec<_>>().join("\n")
-            );
+            eprintln!("the log of the instance at {}:\n{}", self.address, self.log());
         }
     }
 }
 
 /// The body of a page with its status; `None` when nobody answers.
 pub fn get(url: &str) -> Option<(u16, String)> {
-    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let limit = Some(Duration::from_secs(5));
+    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(limit);
+    let agent: ureq::Agent = config.build().into();
     let mut response = agent.get(url).call().ok()?;
     Some((response.status().as_u16(), response.body_mut().read_to_string().ok()?))
+}
+
+/// The ledger's series: those with a partition, less the process's own.
+pub fn ledgers_of(metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+    let own = |series: &str| series.contains("partition=") && !series.contains("consumer_lag");
+    metrics.into_iter().filter(|(series, _)| own(series)).collect()
 }
 
 /// The sum of all series of a metric that carry all these labels.

@@ -74,6 +74,23 @@ pub enum KafkaJournalError {
         /// What is wrong.
         damage: Damage,
     },
+    /// A transaction is open for longer than any may be.
+    #[error(
+        "a transaction in {journal} has not ended within {seconds} s; brokers can lose its end when they are killed. If it \
+         stays so:\n  kafka-transactions.sh --bootstrap-server {brokers} abort --topic {topic} --partition {number} \
+         --start-offset {offset}",
+        topic = journal.topic, number = journal.number
+    )]
+    Hanging {
+        /// The journal's partition.
+        journal: Partition,
+        /// The brokers.
+        brokers: String,
+        /// Where it begins, at the latest.
+        offset: i64,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// It cannot be read.
     #[error(transparent)]
     Unreadable(#[from] SourceError),
@@ -160,7 +177,7 @@ pub struct KafkaJournal {
 }
 
 impl KafkaJournal {
-    /// A journal in topics that are there; `membership` is kept up to date by the consumer.
+    /// A journal in topics that are there; `membership` is kept up to date by whoever lets partitions go.
     pub fn new(kafka: Kafka, instance: Instance, topics: JournalTopics, membership: Membership) -> Self {
         Self { kafka, instance, topics, membership, producer: None, written: HashMap::new() }
     }
@@ -181,6 +198,23 @@ impl KafkaJournal {
         let id = format!("{}-{}", self.kafka.group, self.instance.id);
         self.producer = Some(Producer::of_transactions(&self.kafka, &id, TRANSACTION_TIMEOUT)?);
         Ok(())
+    }
+
+    /// Ends a transaction of an earlier process of this instance whose end the brokers have lost: they take the end of a
+    /// later one for it. Nothing of either counts.
+    ///
+    /// # Errors
+    /// When that fails; it can be tried again.
+    pub fn end_hanging(&mut self, partition: &Partition) -> Result<(), KafkaJournalError> {
+        self.connect()?;
+        let Some(producer) = &self.producer else { return Ok(()) };
+        let mut record = Outgoing::new(&self.topics.of(&partition.topic), Vec::new(), Vec::new());
+        record.partition = Some(partition.number);
+        let ended = producer.abort_with(&record);
+        if ended.is_err() {
+            self.producer = None;
+        }
+        Ok(ended?)
     }
 
     /// Commits everything in one transaction.

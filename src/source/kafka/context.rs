@@ -2,26 +2,27 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use serde::Deserialize;
 
-use super::{Epoch, Membership, Rebalance, Shared, Start, claim_position, list_of, partitions};
+use super::{Epoch, Generation, Rebalance, Shared, Start, claim_position, list_of, partitions};
 use crate::record::Partition;
 
 /// How long a rebalance waits for the pipeline to let partitions go: a commit takes less.
 const LET_GO: Duration = Duration::from_secs(10);
 
 /// What the callbacks know.
+#[derive(Clone)]
 pub(super) struct Context {
     pub(super) shared: Arc<Shared>,
     pub(super) rebalances: Sender<Rebalance>,
-    pub(super) membership: Membership,
     pub(super) start: Start,
 }
 
@@ -106,13 +107,13 @@ impl Context {
         let assigned = partitions(list);
         let (claims, waiting) = self.set_offsets(list);
         let taken = if is_cooperative(consumer) { consumer.incremental_assign(list) } else { consumer.assign(list) };
-        self.membership.set(consumer.group_metadata());
         let paused = match waiting.is_empty() {
             true => Ok(()),
             false => consumer.pause(&list_of(&waiting)),
         };
         tracing::info!(partitions = assigned.len(), "assigned");
         let assigned = self.shared.assign(assigned, &waiting);
+        self.send(Rebalance::Member(consumer.group_metadata().into()));
         self.send(Rebalance::Assigned(assigned));
         taken.and(paused).and_then(|()| commit(consumer, &claims))
     }
@@ -151,20 +152,33 @@ impl Context {
         let revoked = partitions(list);
         let lost = consumer.assignment_lost();
         tracing::info!(partitions = revoked.len(), lost, "revoked");
-        if lost {
-            self.membership.set(None);
-        }
-        self.shared.revoke(&revoked);
-        let (done, let_go) = bounded(1);
-        self.send(Rebalance::Revoked(revoked, done));
-        if matches!(self.start, Start::Told { .. }) && !self.shared.stopped() && let_go.recv_timeout(LET_GO).is_err() {
+        let let_go = if lost { self.lose(&revoked) } else { self.revoke(&revoked) };
+        // What is lost is another's already; and a heartbeat that librdkafka sends while it waits here, after the session
+        // is over and with no member id any more, would be answered as that of an impostor, which ends the client.
+        let waits = matches!(self.start, Start::Told { .. }) && !lost && !self.shared.stopped();
+        if waits && let_go.recv_timeout(LET_GO).is_err() {
             self.shared.note_error("partitions are given up while a commit is under way; it will be refused");
         }
         let left = if is_cooperative(consumer) { consumer.incremental_unassign(list) } else { consumer.unassign() };
         if !lost {
-            self.membership.set(consumer.group_metadata());
+            self.send(Rebalance::Member(consumer.group_metadata().into()));
         }
         left
+    }
+
+    /// Takes notice that partitions are another's already.
+    pub(super) fn lose(&self, lost: &[Partition]) -> Receiver<()> {
+        self.shared.joined.store(false, Ordering::Relaxed);
+        self.send(Rebalance::Member(Generation::default()));
+        self.revoke(lost)
+    }
+
+    /// Has the pipeline let go of partitions, and says when it has.
+    fn revoke(&self, revoked: &[Partition]) -> Receiver<()> {
+        self.shared.revoke(revoked);
+        let (done, let_go) = bounded(1);
+        self.send(Rebalance::Revoked(revoked.to_vec(), done));
+        let_go
     }
 
     fn send(&self, rebalance: Rebalance) {
@@ -182,8 +196,8 @@ impl Shared {
     /// Takes notice of an assignment and gives each partition its epoch.
     fn assign(&self, partitions: Vec<Partition>, waiting: &[Partition]) -> Vec<(Partition, Epoch)> {
         let epoch = self.next_epoch();
+        self.joined.store(true, Ordering::Relaxed);
         let mut state = self.state();
-        state.joined = true;
         for partition in &partitions {
             state.assigned.insert(partition.clone(), epoch);
             if !waiting.contains(partition) {

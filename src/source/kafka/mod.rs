@@ -25,7 +25,7 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
-pub use membership::Membership;
+pub use membership::{Generation, Membership};
 pub use range::RangeReader;
 
 use self::context::Context;
@@ -64,6 +64,8 @@ pub struct Fetched {
 /// What the group has decided.
 #[derive(Debug)]
 pub enum Rebalance {
+    /// What holds for the group's offsets from now on.
+    Member(Generation),
     /// These partitions are this process's from now on.
     Assigned(Vec<(Partition, Epoch)>),
     /// These are no longer; whoever has let them go says so.
@@ -143,6 +145,12 @@ pub enum SourceError {
     /// The journal cannot be used, or does not fit to the topics.
     #[error("{0}")]
     Journal(String),
+    /// Somebody else is this member of the group, again and again.
+    #[error(
+        "another process with a copy of this journal's folder joins the group in its place, again and again; run only one \
+         of them"
+    )]
+    Fenced,
     /// An error from which the client cannot recover.
     #[error("the Kafka client cannot go on: {0}")]
     Fatal(String),
@@ -155,8 +163,6 @@ pub struct SourceState {
     pub assigned: BTreeMap<Partition, Epoch>,
     /// Those of them that are read; the others are still being restored.
     pub running: BTreeSet<Partition>,
-    /// Whether the group has given this process its part, which may be nothing.
-    pub joined: bool,
     /// The offset behind the last record of each partition, as the broker last said.
     pub ends: BTreeMap<Partition, i64>,
     /// The offset of the next record to be committed, by partition.
@@ -193,6 +199,8 @@ struct Shared {
     buffered_records: AtomicUsize,
     /// The newest epoch.
     epoch: AtomicU64,
+    /// Whether the group has given this process its share, however small; not so when that was lost with the session.
+    joined: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -248,6 +256,11 @@ impl SourceWatch {
     /// What is known now.
     pub fn state(&self) -> SourceState {
         self.0.state().clone()
+    }
+
+    /// Whether the group has given this process its share, which may be nothing.
+    pub fn has_joined(&self) -> bool {
+        self.0.joined.load(Ordering::Relaxed)
     }
 
     /// The epoch in which a partition is this process's, if it is.
@@ -339,8 +352,6 @@ pub struct SourceOptions {
     pub prepare: Option<Prepare>,
     /// Where to begin.
     pub start: Start,
-    /// Where the source says which member of the group it is.
-    pub membership: Membership,
 }
 
 impl KafkaSource {
@@ -350,19 +361,12 @@ impl KafkaSource {
     /// When librdkafka does not take the settings. Brokers that cannot be reached are no error: they are tried again.
     pub fn start(options: SourceOptions, watch: &SourceWatch) -> Result<(Self, Fetches), SourceError> {
         let shared = watch.0.clone();
-        let config = client_config(&options);
         let (sender, rebalances) = unbounded();
         if let Start::Known { positions, .. } = &options.start {
             shared.state().positions.clone_from(positions);
         }
-        let context = Context {
-            shared: shared.clone(),
-            rebalances: sender.clone(),
-            membership: options.membership.clone(),
-            start: options.start.clone(),
-        };
-        let consumer: BaseConsumer<Context> =
-            config.create_with_context(context).map_err(|e| SourceError::Settings(e.to_string()))?;
+        let context = Context { shared: shared.clone(), rebalances: sender.clone(), start: options.start.clone() };
+        let consumer = consumer(&options, context)?;
         let (commands, commanded) = unbounded();
         let (records, fetched) = unbounded();
         let reader = Reader {
@@ -446,6 +450,10 @@ impl Fetches {
 
 fn weight(record: &Record) -> usize {
     record.value.as_ref().map_or(0, Vec::len) + 256
+}
+
+fn consumer(options: &SourceOptions, context: Context) -> Result<BaseConsumer<Context>, SourceError> {
+    client_config(options).create_with_context(context).map_err(|e| SourceError::Settings(e.to_string()))
 }
 
 /// librdkafka's settings: what this service needs, then what the user sets.

@@ -18,6 +18,9 @@ use super::{
 };
 use crate::record::Partition;
 
+/// A process that was fenced this often within that time is not alone.
+const FENCED_AT_MOST: usize = 5;
+const FENCED_WITHIN: Duration = Duration::from_secs(120);
 /// How long after a rebalance another member of the group must have gone again before it counts as one.
 const SETTLE: Duration = Duration::from_secs(10);
 
@@ -49,10 +52,31 @@ pub(super) struct Reading {
 
 impl Reader {
     pub(super) fn run(mut self) {
-        if let Err(error) = self.read() {
-            tracing::error!(%error, "the Kafka source ends");
-            self.shared.state().failed = Some(error);
+        let mut fenced = Vec::new();
+        while let Err(error) = self.read() {
+            let now = Instant::now();
+            fenced.retain(|before| now.duration_since(*before) < FENCED_WITHIN);
+            fenced.push(now);
+            let again = match error {
+                SourceError::Fenced if fenced.len() <= FENCED_AT_MOST && !self.shared.stopped() => self.join_anew(),
+                error => Err(error),
+            };
+            if let Err(error) = again {
+                tracing::error!(%error, "the Kafka source ends");
+                self.shared.state().failed = Some(error);
+                return;
+            }
         }
+    }
+
+    /// Lets everything go and joins the group with a new client. A member that asks a second time, since the answer to the
+    /// first was lost with a connection, is fenced by itself, and librdkafka does not recover from that.
+    fn join_anew(&mut self) -> Result<(), SourceError> {
+        self.shared.note_error("fenced by another member of the same name, or by a request of its own; joining anew");
+        let context = self.consumer.context();
+        context.lose(&self.shared.state().assigned.keys().cloned().collect::<Vec<_>>());
+        self.consumer = super::consumer(&self.options, context.as_ref().clone())?;
+        Ok(())
     }
 
     fn read(&mut self) -> Result<(), SourceError> {
@@ -206,13 +230,14 @@ impl Reader {
     fn check_positions(&self, all: &[Partition]) -> Result<(), SourceError> {
         let Start::Known { positions, .. } = &self.options.start else { return Ok(()) };
         for (partition, position) in all.iter().filter_map(|partition| Some((partition, *positions.get(partition)?))) {
-            self.check_position(partition, position)?;
+            let Some(ends) = self.watermarks(partition) else { return Ok(()) };
+            self.check_position(partition, position, ends)?;
         }
         Ok(())
     }
 
-    fn check_position(&self, partition: &Partition, position: i64) -> Result<(), SourceError> {
-        let Some((start, end)) = self.watermarks(partition) else { return Ok(()) };
+    fn check_position(&self, partition: &Partition, position: i64, ends: (i64, i64)) -> Result<(), SourceError> {
+        let (start, end) = ends;
         if position > end {
             return Err(SourceError::AheadOfTopic { partition: partition.clone(), end, position });
         }
@@ -238,10 +263,9 @@ impl Reader {
 
     fn take_error(&self, error: &KafkaError) -> Result<(), SourceError> {
         match error {
-            KafkaError::MessageConsumptionFatal(code) => Err(SourceError::Fatal(fatal(*code))),
-            KafkaError::MessageConsumption(RDKafkaErrorCode::FencedInstanceId) => {
-                Err(SourceError::Fatal(fatal(RDKafkaErrorCode::FencedInstanceId)))
-            }
+            KafkaError::MessageConsumption(RDKafkaErrorCode::FencedInstanceId)
+            | KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId) => Err(SourceError::Fenced),
+            KafkaError::MessageConsumptionFatal(code) => Err(SourceError::Fatal(code.to_string())),
             other => {
                 self.shared.note_error(other);
                 Ok(())
@@ -278,12 +302,14 @@ impl Reader {
             Some(position) => Offset::Offset(position),
             None => self.first_offset(partition).map_err(|error| error.to_string())?,
         };
-        if let Some(position) = position
-            && let Err(error) = self.check_position(partition, position)
-        {
-            self.shared.state().failed = Some(error);
-            self.shared.stop();
-            return Ok(());
+        if let Some(position) = position {
+            // Once, not until it is answered: meanwhile no rebalance would be served.
+            let ends = self.consumer.fetch_watermarks(&partition.topic, partition.number, REQUEST_TIMEOUT);
+            if let Err(error) = self.check_position(partition, position, ends.map_err(|error| error.to_string())?) {
+                self.shared.state().failed = Some(error);
+                self.shared.stop();
+                return Ok(());
+            }
         }
         let go = || -> KafkaResult<()> {
             self.consumer.seek(&partition.topic, partition.number, offset, REQUEST_TIMEOUT)?;
@@ -381,34 +407,20 @@ impl Reader {
     }
 }
 
-fn fatal(code: RDKafkaErrorCode) -> String {
-    match code {
-        RDKafkaErrorCode::FencedInstanceId => {
-            "another process with a copy of this journal's folder has joined the group in its place; run only one of them"
-                .to_owned()
-        }
-        other => other.to_string(),
-    }
-}
-
 /// Notices another member of the group by the partitions that are missing here for longer than a rebalance takes.
 #[derive(Default)]
 struct SoleMember {
-    assigned: usize,
+    assigned: Option<usize>,
     check_at: Option<Instant>,
 }
 
 impl SoleMember {
     fn check(&mut self, reader: &Reader) -> Result<(), SourceError> {
         let assigned = reader.shared.state().assigned.len();
-        if assigned != self.assigned {
-            self.assigned = assigned;
-            self.check_at = Some(Instant::now() + SETTLE);
-        }
-        if self.check_at.is_none_or(|at| Instant::now() < at) {
+        let joined = reader.shared.joined.load(Ordering::Relaxed);
+        if !self.is_due(joined.then_some(assigned), Instant::now()) {
             return Ok(());
         }
-        self.check_at = None;
         match reader.partitions_of(&reader.options.topics) {
             Ok(all) if assigned < all.len() => {
                 let group = reader.options.kafka.group.clone();
@@ -420,6 +432,41 @@ impl SoleMember {
                 self.check_at = Some(Instant::now() + SETTLE);
                 Ok(())
             }
+        }
+    }
+
+    /// Whether so many partitions have been assigned for long enough; `None` while the group is not joined, since who has
+    /// lost everything with the brokers is not alone for that.
+    fn is_due(&mut self, assigned: Option<usize>, now: Instant) -> bool {
+        if assigned != self.assigned {
+            self.assigned = assigned;
+            self.check_at = assigned.map(|_| now + SETTLE);
+        }
+        self.check_at.take_if(|at| now >= *at).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_member_is_looked_for_once_after_each_change_and_never_while_the_group_is_not_joined() {
+        let (mut sole, start) = (SoleMember::default(), Instant::now());
+        let seconds = |seconds| start + Duration::from_secs(seconds);
+        let looks = [
+            (None, 0, false),
+            (Some(4), 1, false),
+            (Some(4), 11, true),
+            (Some(4), 30, false),
+            // Lost with the session, while the brokers are away.
+            (None, 40, false),
+            (None, 60, false),
+            (Some(0), 61, false),
+            (Some(0), 71, true),
+        ];
+        for (assigned, second, due) in looks {
+            assert_eq!(sole.is_due(assigned, seconds(second)), due, "{assigned:?} at {second} s");
         }
     }
 }

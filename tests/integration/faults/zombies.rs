@@ -1,0 +1,64 @@
+//! Instances that stand still for so long that others take their place, and then go on.
+
+use crate::fleet::{Fleet, Journal};
+use crate::support::*;
+
+#[test]
+fn an_instance_that_slept_through_its_session_is_fenced_and_joins_again() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("zombie");
+    broker.create_topic(&topic, 4);
+    let messages = invented(31, 6_000);
+    let mut fleet = Fleet::new(&broker.address, &topic, Journal::Kafka, 2);
+    fleet.start_all();
+    fleet.wait_for_partitions(&[2, 2]);
+    // While it commits: what is fetched, prepared and in a transaction is all still to be done when it goes on.
+    broker.produce(&topic, &messages[..2_000]);
+    fleet.wait_for_at_least(300);
+    fleet.pause(0);
+    fleet.wait_for_partitions(&[2, 4]);
+    broker.produce(&topic, &messages[2_000..4_000]);
+    until("the other has counted all", || (records_shown(&fleet, 1) == 4_000).then_some(()));
+
+    fleet.resume(0);
+    broker.produce(&topic, &messages[4_000..]);
+    fleet.wait_for_partitions(&[2, 2]);
+    fleet.assert_counted(&messages);
+    fleet.end();
+}
+
+#[test]
+fn an_instance_that_sleeps_longer_than_its_transaction_may_take_reads_back_what_is_committed() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("timeout");
+    broker.create_topic(&topic, 2);
+    let messages = invented(32, 6_000);
+    // Shorter than the session: nobody but the brokers' coordinator of transactions takes notice of the sleep.
+    let short = "\"transaction.timeout.ms\" = 1000";
+    let mut fleet = Fleet::with(&broker.address, &topic, Journal::Kafka, 1, short);
+    fleet.start(0);
+    broker.produce(&topic, &messages);
+    let journal = format!("{topic}-{topic}-journal");
+    let mut timed_out = 0;
+    for count in (100..messages.len()).step_by(50) {
+        fleet.wait_for_at_least(count);
+        fleet.pause(0);
+        // Where the sleep falls between two transactions there is nothing to be aborted.
+        if broker.has_open_transaction(&journal, 2) {
+            until("the brokers abort it", || (!broker.has_open_transaction(&journal, 2)).then_some(()));
+            timed_out += 1;
+        }
+        fleet.resume(0);
+        if timed_out == 3 {
+            break;
+        }
+    }
+    assert!(timed_out > 0, "no sleep fell into a transaction");
+    fleet.instance(0).says("everything is read back from the journal");
+    fleet.assert_counted(&messages);
+    fleet.end();
+}
+
+fn records_shown(fleet: &Fleet, number: usize) -> usize {
+    sum(&fleet.instance(number).ledger_metrics(), "customer_reach_records_total", &[]) as usize
+}
