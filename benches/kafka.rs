@@ -3,6 +3,8 @@
 //!
 //!     tests/prepare && cargo bench --bench kafka              all of it
 //!     cargo bench --bench kafka -- throughput|latency|restore
+//!     cargo bench --bench kafka -- soak 30                    three instances at half load for 30 minutes, one of them killed
+//!                                                             every 20 seconds; ends with an audit
 //!
 //! It starts a broker of its own on the same machine, which takes part of the cores.
 
@@ -29,7 +31,7 @@ const OPEN: usize = 1_000_000;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|arg| arg == name);
+    let runs = |name: &str| wanted.is_empty() && name != "soak" || wanted.iter().any(|arg| arg == name);
     let folder = tempfile::tempdir().unwrap();
     let broker = Broker::start(folder.path());
     std::fs::create_dir(folder.path().join("rules")).unwrap();
@@ -42,6 +44,10 @@ fn main() {
     }
     if runs("restore") {
         restore(&broker, folder.path());
+    }
+    if runs("soak") {
+        let minutes = wanted.iter().find_map(|arg| arg.parse().ok()).unwrap_or(30);
+        soak(&broker, folder.path(), Duration::from_secs(minutes * 60));
     }
 }
 
@@ -106,6 +112,25 @@ impl Drop for Broker {
     }
 }
 
+/// What all instances of a run have in common.
+fn settings(broker: &Broker, folder: &Path, group: &str, journal: &str, topic: &str, profile: &str) -> Vec<String> {
+    vec![
+        format!("kafka.brokers={}", broker.address),
+        format!("kafka.group={group}"),
+        format!("input=[{{topic={topic:?}, profile={profile:?}}}]"),
+        format!("journal.kind={journal}"),
+        "metrics.zero_hold=0s".to_owned(),
+        format!("patterns.packs=[{:?}]", folder.join("rules")),
+    ]
+}
+
+fn command(name: &str, settings: &[String]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_customer-reach"));
+    command.args(["--log", "warn", name]);
+    settings.iter().for_each(|setting| _ = command.args(["--set", setting]));
+    command
+}
+
 /// A running service.
 struct Service {
     child: Child,
@@ -116,26 +141,20 @@ impl Service {
     fn start(broker: &Broker, folder: &Path, name: &str, journal: &str, topic: &str, profile: &str) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = format!("127.0.0.1:{port}");
-        let settings = [
-            format!("kafka.brokers={}", broker.address),
-            format!("kafka.group={name}"),
-            format!("input=[{{topic={topic:?}, profile={profile:?}}}]"),
-            format!("journal.kind={journal}"),
-            format!("journal.path={}", folder.join(name).display()),
-            format!("http.listen={address}"),
-            "metrics.zero_hold=0s".to_owned(),
-            format!("patterns.packs=[{:?}]", folder.join("rules")),
-        ];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_customer-reach"));
-        command.args(["--log", "warn", "serve"]);
-        settings.iter().for_each(|setting| _ = command.args(["--set", setting]));
-        Self { child: command.spawn().unwrap(), address }
+        let mut settings = settings(broker, folder, name, journal, topic, profile);
+        settings.push(format!("journal.path={}", folder.join(name).display()));
+        settings.push(format!("http.listen={address}"));
+        Self { child: command("serve", &settings).spawn().unwrap(), address }
+    }
+
+    fn metrics(&self) -> Option<String> {
+        let mut response = ureq::get(format!("http://{}/metrics", self.address)).call().ok()?;
+        response.body_mut().with_config().limit(1 << 30).read_to_string().ok()
     }
 
     /// The sum of a metric; none while the service does not answer.
     fn sum(&self, metric: &str) -> Option<f64> {
-        let mut response = ureq::get(format!("http://{}/metrics", self.address)).call().ok()?;
-        let text = response.body_mut().with_config().limit(1 << 30).read_to_string().ok()?;
+        let text = self.metrics()?;
         let lines =
             text.lines().filter(|line| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' '])));
         Some(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
@@ -281,4 +300,140 @@ fn size(folder: &Path) -> u64 {
 fn size_of_topics(broker: &Path, prefix: &str) -> u64 {
     let entries = std::fs::read_dir(broker.join("data")).unwrap().map(|entry| entry.unwrap());
     entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)).map(|e| size(&e.path())).sum()
+}
+
+/// How often an instance is killed, and after how long every second of them is started again; the others are at once.
+const KILL: Duration = Duration::from_secs(20);
+const AWAY: Duration = Duration::from_secs(15);
+/// The session of the instances: `session.timeout.ms`.
+const SESSION: Duration = Duration::from_secs(12);
+/// How much later than the session's end somebody must have taken over.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Three instances, of which one is down now and then.
+struct Fleet<'a> {
+    broker: &'a Broker,
+    folder: &'a Path,
+    settings: Vec<String>,
+    running: Vec<Option<Service>>,
+    back: Vec<Instant>,
+}
+
+impl<'a> Fleet<'a> {
+    fn new(broker: &'a Broker, folder: &'a Path, topic: &str) -> Self {
+        let mut settings = settings(broker, folder, topic, "kafka", topic, "servicenow");
+        settings.push(format!("kafka.librdkafka.session.timeout.ms={}", SESSION.as_millis()));
+        let running = (0..3).map(|_| None).collect();
+        Self { broker, folder, settings, running, back: vec![Instant::now(); 3] }
+    }
+
+    /// Starts every instance whose time has come.
+    fn start_due(&mut self) {
+        for number in 0..self.running.len() {
+            if self.running[number].is_none() && Instant::now() >= self.back[number] {
+                let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+                let address = format!("127.0.0.1:{port}");
+                let mut settings = self.settings.clone();
+                settings.push(format!("journal.path={}", self.folder.join(format!("soak-{number}")).display()));
+                settings.push(format!("http.listen={address}"));
+                self.running[number] = Some(Service { child: command("serve", &settings).spawn().unwrap(), address });
+            }
+        }
+    }
+
+    fn kill(&mut self, number: usize, away: Duration) {
+        self.running[number] = None;
+        self.back[number] = Instant::now() + away;
+    }
+
+    /// The records of each partition, as the instance says that shows most.
+    fn records(&self) -> Vec<Option<f64>> {
+        let texts: Vec<String> = self.running.iter().flatten().filter_map(Service::metrics).collect();
+        let of = |text: &String, number: i32| {
+            let here = format!("partition=\"{number}\"");
+            let lines = text.lines().filter(|l| l.starts_with("customer_reach_records_total{") && l.contains(&here));
+            let counts: Vec<f64> = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse().ok()).collect();
+            (!counts.is_empty()).then(|| counts.iter().sum::<f64>())
+        };
+        (0..PARTITIONS).map(|number| texts.iter().filter_map(|text| of(text, number)).reduce(f64::max)).collect()
+    }
+
+    fn total(&self) -> f64 {
+        self.records().into_iter().flatten().sum()
+    }
+}
+
+fn soak(broker: &Broker, folder: &Path, length: Duration) {
+    broker.create("soak");
+    let mut fleet = Fleet::new(broker, folder, "soak");
+    broker.produce("soak", (0..EVENTS).map(incident));
+    fleet.start_due();
+    let began = Instant::now();
+    while fleet.total() < EVENTS as f64 {
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    let half = EVENTS as f64 / began.elapsed().as_secs_f64() / 2.0;
+    println!("\nthree instances took {:.0} events/s; half of that for {} minutes", 2.0 * half, length.as_secs() / 60);
+    let (produced, longest, fell) = std::thread::scope(|scope| {
+        let producer = scope.spawn(|| produce_for(broker, half, length));
+        let (longest, fell) = disturb(&mut fleet, length);
+        (EVENTS + producer.join().unwrap(), longest, fell)
+    });
+    fleet.back.fill(Instant::now());
+    fleet.start_due();
+    while fleet.total() < produced as f64 {
+        std::thread::park_timeout(Duration::from_millis(500));
+    }
+    println!(
+        "{produced} events; no partition was without an owner for longer than {:.1} s (session {} s); {fell} counters fell",
+        longest.as_secs_f64(),
+        SESSION.as_secs()
+    );
+    let began = Instant::now();
+    let audit = command("audit", &fleet.settings).output().unwrap();
+    println!("audit ({:.0} s): {}", began.elapsed().as_secs_f64(), String::from_utf8_lossy(&audit.stdout));
+    assert!(audit.status.success() && longest <= SESSION + GRACE && fell == 0);
+}
+
+/// Events at a steady rate; says how many.
+fn produce_for(broker: &Broker, rate: f64, length: Duration) -> usize {
+    let producer: BaseProducer = broker.config().create().unwrap();
+    let began = Instant::now();
+    let mut sent = 0;
+    while began.elapsed() < length {
+        while (sent as f64) < began.elapsed().as_secs_f64() * rate {
+            let (key, value) = incident(EVENTS + sent);
+            match producer.send(BaseRecord::to("soak").key(&key).payload(&value)) {
+                Ok(()) => sent += 1,
+                Err(_) => _ = producer.poll(Duration::from_millis(5)),
+            }
+        }
+        producer.poll(Duration::from_millis(10));
+    }
+    producer.flush(Duration::from_secs(60)).unwrap();
+    sent
+}
+
+/// Kills one instance after the other; says how long a partition was shown by nobody at most, and how many counts fell.
+fn disturb(fleet: &mut Fleet<'_>, length: Duration) -> (Duration, usize) {
+    let began = Instant::now();
+    let (mut kills, mut longest, mut fell) = (0, Duration::ZERO, 0);
+    let mut seen = vec![(Instant::now(), 0.0); fleet.records().len()];
+    while began.elapsed() < length {
+        if began.elapsed() > KILL * (kills + 1) {
+            fleet.kill(kills as usize % 3, if kills % 2 == 0 { Duration::ZERO } else { AWAY });
+            kills += 1;
+        }
+        fleet.start_due();
+        for ((last, most), now) in seen.iter_mut().zip(fleet.records()) {
+            let Some(now) = now else {
+                longest = longest.max(last.elapsed());
+                continue;
+            };
+            fell += usize::from(now < *most);
+            (*last, *most) = (Instant::now(), now);
+        }
+        std::thread::park_timeout(Duration::from_millis(200));
+    }
+    (longest, fell)
 }

@@ -531,11 +531,12 @@ impl Worker {
                     return self.source.committed(positions);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "a batch could not be committed; trying again");
                     self.status.note_error(Some(error.to_string()));
                     if error.is_lost() {
+                        tracing::error!(%error, "everything is read back from the journal");
                         return self.go_back();
                     }
+                    tracing::error!(%error, "a batch could not be committed; trying again");
                     if self.status.source.is_stopped() {
                         return;
                     }

@@ -194,7 +194,7 @@ impl SourceState {
 struct Shared {
     state: Mutex<SourceState>,
     /// The offset that comes next, at least; known for partitions that are read.
-    next: Mutex<HashMap<Partition, i64>>,
+    next: Mutex<hashbrown::HashMap<Partition, i64>>,
     buffered_bytes: AtomicUsize,
     buffered_records: AtomicUsize,
     /// The newest epoch.
@@ -209,7 +209,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next(&self) -> MutexGuard<'_, HashMap<Partition, i64>> {
+    fn next(&self) -> MutexGuard<'_, hashbrown::HashMap<Partition, i64>> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -376,7 +376,7 @@ impl KafkaSource {
             records,
             rebalances: sender,
             commands: commanded,
-            topics: HashMap::new(),
+            topics: hashbrown::HashMap::new(),
             reading: Reading::default(),
         };
         let thread = std::thread::Builder::new()
@@ -512,7 +512,7 @@ fn claim_position(list: &mut TopicPartitionList, partition: &Partition, position
     }
 }
 
-fn own(message: &BorrowedMessage<'_>, topics: &mut HashMap<String, Arc<str>>) -> Record {
+fn own(message: &BorrowedMessage<'_>, topics: &mut hashbrown::HashMap<String, Arc<str>>) -> Record {
     let topic = match topics.get(message.topic()) {
         Some(topic) => topic.clone(),
         None => topics.entry(message.topic().to_owned()).or_insert_with(|| message.topic().into()).clone(),

@@ -1,6 +1,5 @@
 //! Single partitions from their beginning up to a position, without joining a group or committing anything.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -126,7 +125,7 @@ impl RangeReader {
             return Ok(());
         }
         self.assign(partition, start).map_err(|error| self.unreadable(partition, error.to_string()))?;
-        let mut topics = HashMap::new();
+        let mut topics = hashbrown::HashMap::new();
         let mut trouble = format!("no answer within {} s", REQUEST_TIMEOUT.as_secs());
         let mut deadline = Instant::now() + REQUEST_TIMEOUT;
         while Instant::now() < deadline {
