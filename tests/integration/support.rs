@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::proxy::Proxy;
 
 /// How long anything may take before a test fails.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(180);
 
 /// A variable that `tests/run` sets; without it the test is left out, except in CI, where that would hide it.
 pub fn given(variable: &str) -> Option<String> {
