@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaRespErr;
@@ -19,6 +19,7 @@ use crate::record::Partition;
 const LET_GO: Duration = Duration::from_secs(10);
 
 /// What the callbacks know.
+#[derive(Clone)]
 pub(super) struct Context {
     pub(super) shared: Arc<Shared>,
     pub(super) rebalances: Sender<Rebalance>,
@@ -130,13 +131,7 @@ impl Context {
         let revoked = partitions(list);
         let lost = consumer.assignment_lost();
         tracing::info!(partitions = revoked.len(), lost, "revoked");
-        if lost {
-            self.shared.joined.store(false, Ordering::Relaxed);
-            self.send(Rebalance::Member(Generation::default()));
-        }
-        self.shared.revoke(&revoked);
-        let (done, let_go) = bounded(1);
-        self.send(Rebalance::Revoked(revoked, done));
+        let let_go = if lost { self.lose(&revoked) } else { self.revoke(&revoked) };
         // What is lost is another's already; and a heartbeat that librdkafka sends while it waits here, after the session
         // is over and with no member id any more, would be answered as that of an impostor, which ends the client.
         let waits = matches!(self.start, Start::Told { .. }) && !lost && !self.shared.stopped();
@@ -148,6 +143,21 @@ impl Context {
             self.send(Rebalance::Member(consumer.group_metadata().into()));
         }
         left
+    }
+
+    /// Takes notice that partitions are another's already.
+    pub(super) fn lose(&self, lost: &[Partition]) -> Receiver<()> {
+        self.shared.joined.store(false, Ordering::Relaxed);
+        self.send(Rebalance::Member(Generation::default()));
+        self.revoke(lost)
+    }
+
+    /// Has the pipeline let go of partitions, and says when it has.
+    fn revoke(&self, revoked: &[Partition]) -> Receiver<()> {
+        self.shared.revoke(revoked);
+        let (done, let_go) = bounded(1);
+        self.send(Rebalance::Revoked(revoked.to_vec(), done));
+        let_go
     }
 
     fn send(&self, rebalance: Rebalance) {

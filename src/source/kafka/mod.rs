@@ -145,6 +145,12 @@ pub enum SourceError {
     /// The journal cannot be used, or does not fit to the topics.
     #[error("{0}")]
     Journal(String),
+    /// Somebody else is this member of the group, again and again.
+    #[error(
+        "another process with a copy of this journal's folder joins the group in its place, again and again; run only one \
+         of them"
+    )]
+    Fenced,
     /// An error from which the client cannot recover.
     #[error("the Kafka client cannot go on: {0}")]
     Fatal(String),
@@ -339,14 +345,12 @@ impl KafkaSource {
     /// When librdkafka does not take the settings. Brokers that cannot be reached are no error: they are tried again.
     pub fn start(options: SourceOptions, watch: &SourceWatch) -> Result<(Self, Fetches), SourceError> {
         let shared = watch.0.clone();
-        let config = client_config(&options);
         let (sender, rebalances) = unbounded();
         if let Start::Known { positions, .. } = &options.start {
             shared.state().positions.clone_from(positions);
         }
         let context = Context { shared: shared.clone(), rebalances: sender.clone(), start: options.start.clone() };
-        let consumer: BaseConsumer<Context> =
-            config.create_with_context(context).map_err(|e| SourceError::Settings(e.to_string()))?;
+        let consumer = consumer(&options, context)?;
         let (commands, commanded) = unbounded();
         let (records, fetched) = unbounded();
         let reader = Reader {
@@ -430,6 +434,10 @@ impl Fetches {
 
 fn weight(record: &Record) -> usize {
     record.value.as_ref().map_or(0, Vec::len) + 256
+}
+
+fn consumer(options: &SourceOptions, context: Context) -> Result<BaseConsumer<Context>, SourceError> {
+    client_config(options).create_with_context(context).map_err(|e| SourceError::Settings(e.to_string()))
 }
 
 /// librdkafka's settings: what this service needs, then what the user sets.

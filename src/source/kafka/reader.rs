@@ -18,6 +18,9 @@ use super::{
 };
 use crate::record::Partition;
 
+/// A process that was fenced this often within that time is not alone.
+const FENCED_AT_MOST: usize = 5;
+const FENCED_WITHIN: Duration = Duration::from_secs(120);
 /// How long after a rebalance another member of the group must have gone again before it counts as one.
 const SETTLE: Duration = Duration::from_secs(10);
 
@@ -51,10 +54,32 @@ pub(super) struct Reading {
 
 impl Reader {
     pub(super) fn run(mut self) {
-        if let Err(error) = self.read() {
-            tracing::error!(%error, "the Kafka source ends");
-            self.shared.state().failed = Some(error);
+        let mut fenced = Vec::new();
+        while let Err(error) = self.read() {
+            let now = Instant::now();
+            fenced.retain(|before| now.duration_since(*before) < FENCED_WITHIN);
+            fenced.push(now);
+            let again = match error {
+                SourceError::Fenced if fenced.len() <= FENCED_AT_MOST && !self.shared.stopped() => self.join_anew(),
+                error => Err(error),
+            };
+            if let Err(error) = again {
+                tracing::error!(%error, "the Kafka source ends");
+                self.shared.state().failed = Some(error);
+                return;
+            }
         }
+    }
+
+    /// Lets everything go and joins the group with a new client. A member that asks a second time, since the answer to the
+    /// first was lost with a connection, is fenced by itself, and librdkafka does not recover from that.
+    fn join_anew(&mut self) -> Result<(), SourceError> {
+        self.shared.note_error("fenced by another member of the same name, or by a request of its own; joining anew");
+        let context = self.consumer.context();
+        let lost: Vec<Partition> = self.shared.state().assigned.keys().cloned().collect();
+        context.lose(&lost);
+        self.consumer = super::consumer(&self.options, context.as_ref().clone())?;
+        Ok(())
     }
 
     fn read(&mut self) -> Result<(), SourceError> {
@@ -238,10 +263,9 @@ impl Reader {
 
     fn take_error(&self, error: &KafkaError) -> Result<(), SourceError> {
         match error {
-            KafkaError::MessageConsumptionFatal(code) => Err(SourceError::Fatal(fatal(*code))),
-            KafkaError::MessageConsumption(RDKafkaErrorCode::FencedInstanceId) => {
-                Err(SourceError::Fatal(fatal(RDKafkaErrorCode::FencedInstanceId)))
-            }
+            KafkaError::MessageConsumption(RDKafkaErrorCode::FencedInstanceId)
+            | KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId) => Err(SourceError::Fenced),
+            KafkaError::MessageConsumptionFatal(code) => Err(SourceError::Fatal(code.to_string())),
             other => {
                 self.shared.note_error(other);
                 Ok(())
@@ -373,16 +397,6 @@ impl Reader {
                 self.commit_positions(&positions.into_iter().collect(), CommitMode::Sync);
             }
         }
-    }
-}
-
-fn fatal(code: RDKafkaErrorCode) -> String {
-    match code {
-        RDKafkaErrorCode::FencedInstanceId => {
-            "another process with a copy of this journal's folder has joined the group in its place; run only one of them"
-                .to_owned()
-        }
-        other => other.to_string(),
     }
 }
 
