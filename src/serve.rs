@@ -18,7 +18,7 @@ use crate::classify::Classifier;
 use crate::config::{self, Config, JournalKind};
 use crate::diagnostic::Problems;
 use crate::journal::kafka::{self, Instance, JournalTopics, Restored, Restorer, TopicError, TopicKeeper};
-use crate::journal::{Journal, KafkaJournal, SqliteJournal};
+use crate::journal::{Journal, KafkaJournal, KafkaJournalError, SqliteJournal};
 use crate::ledger::{Ledger, Ledgers};
 use crate::metrics::Metrics;
 use crate::pipeline::{Parts, Pipeline};
@@ -28,7 +28,7 @@ use crate::record::Partition;
 use crate::server;
 use crate::sink::{DeadLetters, Producer};
 use crate::source::kafka::{
-    Fetched, Fetches, KafkaSource, Membership, Prepare, Rebalance, SourceError, SourceOptions, Start, Unready,
+    Epoch, Fetched, Fetches, KafkaSource, Membership, Prepare, Rebalance, SourceError, SourceOptions, Start, Unready,
 };
 use crate::status::Status;
 
@@ -470,6 +470,7 @@ impl Worker {
         let Restored { partition, epoch, ledger, took } = restored;
         let ledger = match ledger {
             Ok(ledger) => ledger,
+            Err(error @ KafkaJournalError::Hanging { .. }) => return self.end_hanging(partition, epoch, &error),
             Err(error) => return self.status.source.fail(SourceError::Journal(error.to_string())),
         };
         let (tickets, seconds) = (ledger.slot_count(), took.as_secs_f64());
@@ -479,6 +480,16 @@ impl Worker {
             self.status.metrics.restore_seconds.set(seconds);
             self.source.begin(partition, epoch, position);
         }
+    }
+
+    /// Ends a transaction that is in the way of a restore if it is this instance's own, and restores again.
+    fn end_hanging(&mut self, partition: Partition, epoch: Epoch, reason: &KafkaJournalError) {
+        let (Journal::Kafka(journal), Some(restorer)) = (self.pipeline.journal_mut(), &self.restorer) else { return };
+        self.status.source.note_error(reason);
+        if let Err(error) = journal.end_hanging(&partition) {
+            self.status.source.note_error(error);
+        }
+        restorer.request(partition, epoch);
     }
 
     fn take(&mut self, batch: Batch) {

@@ -69,6 +69,23 @@ pub enum KafkaJournalError {
         /// What is wrong.
         damage: Damage,
     },
+    /// A transaction is open for longer than any may be.
+    #[error(
+        "a transaction in {journal} has not ended within {seconds} s; brokers can lose its end when they are killed. If it \
+         stays so:\n  kafka-transactions.sh --bootstrap-server {brokers} abort --topic {topic} --partition {number} \
+         --start-offset {offset}",
+        topic = journal.topic, number = journal.number
+    )]
+    Hanging {
+        /// The journal's partition.
+        journal: Partition,
+        /// The brokers.
+        brokers: String,
+        /// Where it begins, at the latest.
+        offset: i64,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// It cannot be read.
     #[error(transparent)]
     Unreadable(#[from] SourceError),
@@ -179,6 +196,31 @@ impl KafkaJournal {
         producer.client().init_transactions(REQUEST_TIMEOUT).map_err(|error| aborted(&error))?;
         self.producer = Some(producer);
         Ok(())
+    }
+
+    /// Ends a transaction of an earlier process of this instance whose end the brokers have lost: they take the end of a
+    /// later one for it. Nothing of either counts.
+    ///
+    /// # Errors
+    /// When that fails; it can be tried again.
+    pub fn end_hanging(&mut self, partition: &Partition) -> Result<(), KafkaJournalError> {
+        self.connect()?;
+        let Some(producer) = &self.producer else { return Ok(()) };
+        let mut record = Outgoing::new(&self.topics.of(&partition.topic), Vec::new(), Vec::new());
+        record.partition = Some(partition.number);
+        let nobody = Membership::default();
+        let transaction = Transaction { producer, membership: &nobody };
+        let send = || {
+            producer.send(&record);
+            Ok(())
+        };
+        match transaction.run(send, &[(partition.clone(), 0)]) {
+            Err(KafkaJournalError::NoMember) | Ok(()) => Ok(()),
+            Err(error) => {
+                self.producer = None;
+                Err(error)
+            }
+        }
     }
 
     /// Commits everything in one transaction.

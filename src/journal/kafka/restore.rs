@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::{JournalTopics, KafkaJournalError};
+use super::{JournalTopics, KafkaJournalError, TRANSACTION_TIMEOUT};
 use crate::config::Kafka;
 use crate::journal::entry::Restoring;
 use crate::ledger::{Ledger, PartitionState, Settings};
@@ -16,6 +16,8 @@ use crate::source::kafka::{Epoch, RangeReader, SourceError, SourceWatch};
 
 /// How often to look whether a transaction that is in the way has ended.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long it may be in the way: the time of a transaction, and that in which brokers look for those whose time is over.
+const PATIENCE: Duration = TRANSACTION_TIMEOUT.saturating_add(Duration::from_secs(10));
 
 /// A partition that was read back.
 #[derive(Debug)]
@@ -80,6 +82,7 @@ impl Restorer {
 /// What reads a journal's topics.
 struct Reader {
     topics: JournalTopics,
+    brokers: String,
     settings: Settings,
     written: RangeReader,
     committed: RangeReader,
@@ -88,7 +91,8 @@ struct Reader {
 impl Reader {
     fn new(kafka: &Kafka, settings: Settings) -> Result<Self, SourceError> {
         let topics = JournalTopics::new(kafka);
-        Ok(Self { topics, settings, written: RangeReader::uncommitted(kafka)?, committed: RangeReader::new(kafka)? })
+        let (written, committed) = (RangeReader::uncommitted(kafka)?, RangeReader::new(kafka)?);
+        Ok(Self { topics, brokers: kafka.brokers.clone(), settings, written, committed })
     }
 
     /// The ledger of a partition with everything that was written before now; `None` if it is no longer wanted.
@@ -103,10 +107,15 @@ impl Reader {
     ) -> Result<Option<Ledger>, KafkaJournalError> {
         let journal = Partition { topic: self.topics.of(&partition.topic), number: partition.number };
         let Some((_, end)) = patiently(is_wanted, watch, || self.written.ends(&journal)) else { return Ok(None) };
+        let began = Instant::now();
         let start = loop {
             match patiently(is_wanted, watch, || self.committed.ends(&journal)) {
                 None => return Ok(None),
                 Some((start, stable)) if stable >= end => break start,
+                Some((_, offset)) if began.elapsed() > PATIENCE => {
+                    let (brokers, seconds) = (self.brokers.clone(), PATIENCE.as_secs());
+                    return Err(KafkaJournalError::Hanging { journal, brokers, offset, seconds });
+                }
                 Some(_) => std::thread::park_timeout(LOOK),
             }
         };
