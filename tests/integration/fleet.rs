@@ -85,6 +85,14 @@ impl Fleet {
         &self.members[number].config
     }
 
+    /// Has an instance reach the brokers by another address when it is started.
+    pub fn reach(&mut self, number: usize, brokers: &str) {
+        let config = &self.members[number].config;
+        let text = std::fs::read_to_string(config).unwrap();
+        let line = text.lines().find(|line| line.starts_with("brokers = ")).unwrap();
+        std::fs::write(config, text.replace(line, &format!("brokers = {brokers:?}"))).unwrap();
+    }
+
     /// The folder of an instance's journal.
     pub fn state(&self, number: usize) -> PathBuf {
         self.config(number).with_file_name("state")
@@ -131,7 +139,10 @@ impl Fleet {
 
     /// Ends an instance with SIGTERM; its drain must end well.
     pub fn terminate(&mut self, number: usize) {
-        assert!(self.take(number).terminate(), "the drain ends well");
+        let instance = self.take(number);
+        instance.signal("-TERM");
+        let (success, log) = instance.ended();
+        assert!(success, "the drain ends well: {log}");
     }
 
     /// Waits until an instance ends by itself, and gives what it said.

@@ -45,6 +45,11 @@ impl Proxy {
         Self { port, shared }
     }
 
+    /// What a client connects to.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// Where connections go from now on.
     pub fn lead_to(&self, port: u16) {
         self.shared.lock().unwrap().target = Some(SocketAddr::from(([127, 0, 0, 1], port)));

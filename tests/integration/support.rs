@@ -16,6 +16,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
+use crate::proxy::Proxy;
+
 /// How long anything may take before a test fails.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
@@ -68,6 +70,32 @@ impl Broker {
         Some(broker)
     }
 
+    /// A broker that the test may stop, and that instances reach through proxies, each by one of them alone.
+    pub fn behind(folder: &Path, proxies: &[Proxy]) -> Option<Self> {
+        let with = |of: &dyn Fn(usize, &Proxy) -> String| -> String {
+            proxies.iter().enumerate().map(|(number, proxy)| of(number, proxy)).collect()
+        };
+        let settings = [
+            format!(
+                "listeners=PLAINTEXT://127.0.0.1:{{port}},CONTROLLER://127.0.0.1:{{controller}}{}",
+                with(&|number, _| format!(",PROXIED{number}://127.0.0.1:{{free}}"))
+            ),
+            format!(
+                "advertised.listeners=PLAINTEXT://127.0.0.1:{{port}}{}",
+                with(&|number, proxy| format!(",PROXIED{number}://127.0.0.1:{}", proxy.port))
+            ),
+            format!(
+                "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{}",
+                with(&|number, _| format!(",PROXIED{number}:PLAINTEXT"))
+            ),
+        ];
+        let broker = Self::with(folder, &settings.each_ref().map(String::as_str))?;
+        for (number, proxy) in proxies.iter().enumerate() {
+            proxy.lead_to(broker.port_of(&format!("PROXIED{number}")));
+        }
+        Some(broker)
+    }
+
     /// Runs one of the broker script's commands and gives what it prints.
     pub fn control(&self, command: &str) -> String {
         self.run(command, &[])
@@ -85,8 +113,7 @@ impl Broker {
         self.own.as_ref().expect("only a broker of the test's own is controlled")
     }
 
-    /// The port of a listener besides the one that tests use themselves.
-    pub fn port_of(&self, listener: &str) -> u16 {
+    fn port_of(&self, listener: &str) -> u16 {
         let settings = std::fs::read_to_string(self.folder().join("server.properties")).unwrap();
         let listeners = settings.lines().rev().find_map(|line| line.strip_prefix("listeners=")).unwrap();
         let found = listeners.split(',').find_map(|one| one.strip_prefix(&format!("{listener}://127.0.0.1:")));

@@ -1,5 +1,7 @@
 //! What goes wrong around the service, one fault after the other. However it goes, every ticket and every second of effort
 //! is counted exactly once, as an audit says, and nothing that was shown falls.
 
+mod brokers;
 mod kills;
+mod networks;
 mod zombies;

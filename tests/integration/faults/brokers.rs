@@ -1,0 +1,34 @@
+//! Brokers that die and come back.
+
+use crate::fleet::{Fleet, Journal};
+use crate::support::*;
+
+#[test]
+fn an_instance_with_a_file_counts_exactly_while_its_broker_dies() {
+    counts_exactly_while_its_broker_dies(Journal::Sqlite, 1);
+}
+
+#[test]
+fn two_instances_with_topics_count_exactly_while_their_broker_dies() {
+    counts_exactly_while_its_broker_dies(Journal::Kafka, 2);
+}
+
+fn counts_exactly_while_its_broker_dies(journal: Journal, instances: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(broker) = Broker::own(folder.path()) else { return };
+    let topic = "dies";
+    broker.create_topic(topic, 4);
+    let messages = invented(51, 4_000);
+    let mut fleet = Fleet::new(&broker.address, topic, journal, instances);
+    fleet.start_all();
+    for part in messages.chunks(2_000) {
+        let before = fleet.records();
+        broker.produce(topic, part);
+        fleet.wait_for_at_least(before + 200);
+        // The last time it is killed with everything still to be counted or to be committed.
+        broker.control("kill");
+        broker.control("restart");
+    }
+    fleet.assert_counted(&messages);
+    fleet.end();
+}
