@@ -201,9 +201,10 @@ impl Metrics {
         }
     }
 
-    /// Shows what is committed.
+    /// Shows what is committed: of a partition that has changes which are not, what was shown before.
     pub fn publish(&self, ledgers: &Ledgers) {
-        self.shown.store(std::sync::Arc::new(Shown::of(ledgers.iter())));
+        let shown = Shown::of(ledgers.iter()).committed(ledgers.iter(), &self.shown.load());
+        self.shown.store(std::sync::Arc::new(shown));
     }
 
     /// What is committed.

@@ -54,6 +54,22 @@ impl Shown {
         Self { partitions }
     }
 
+    /// The same with what was shown `before` in place of partitions that have changes which are not committed.
+    pub fn committed<'a>(mut self, ledgers: impl IntoIterator<Item = &'a Ledger>, before: &Self) -> Self {
+        for ledger in ledgers {
+            let changed = ledger.changed_partitions().iter().filter_map(|n| ledger.partitions().get(*n as usize));
+            for PartitionState { partition, .. } in changed {
+                let shown = before.partitions.iter().find(|shown| shown.partition == *partition);
+                let place = self.partitions.iter_mut().find(|shown| shown.partition == *partition);
+                match (shown, place) {
+                    (Some(shown), Some(place)) => place.clone_from(shown),
+                    _ => self.partitions.retain(|shown| shown.partition != *partition),
+                }
+            }
+        }
+        self
+    }
+
     /// What will be shown of them as soon as nothing is fresh any more.
     pub fn unheld<'a>(ledgers: impl IntoIterator<Item = &'a Ledger>) -> Self {
         let mut shown = Self::of(ledgers);
@@ -300,6 +316,21 @@ mod tests {
 
     const TEAM: &str =
         "customer_reach_team_effort_seconds_total{affects=\"internal\",partition=\"0\",team=\"late\",topic=\"t\"}";
+
+    #[test]
+    fn what_is_not_committed_is_not_shown_whoever_asks() {
+        let mut ledger = Ledger::new(Settings::default());
+        count_one(&mut ledger, "early");
+        ledger.settle();
+        let committed = Shown::of([&ledger]);
+        count_one(&mut ledger, "late");
+        let shown = Shown::of([&ledger]).committed([&ledger], &committed);
+        let efforts = |shown: &Shown| shown.sum(|series| matches!(series, Series::TeamEffort { .. }));
+        assert_eq!((efforts(&shown), efforts(&Shown::of([&ledger]))), (60, 120));
+        assert!(Shown::of([&ledger]).committed([&ledger], &Shown::default()).partitions.is_empty());
+        ledger.settle();
+        assert_eq!(efforts(&Shown::of([&ledger]).committed([&ledger], &committed)), 120);
+    }
 
     fn holding() -> Ledger {
         Ledger::new(Settings { holds: true, ..Settings::default() })
