@@ -94,6 +94,7 @@ impl Reader {
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         self.consumer.subscribe(&topics).map_err(|e| SourceError::Settings(e.to_string()))?;
         let mut sole = SoleMember::default();
+        let mut growth = Growth::default();
         while !self.shared.stopped() {
             self.obey();
             self.hold_back();
@@ -111,6 +112,7 @@ impl Reader {
             if matches!(self.options.start, Start::Known { journal: Some(_), .. }) {
                 sole.check(self)?;
             }
+            growth.check(self, inputs.len())?;
         }
         self.drain();
         Ok(())
@@ -397,6 +399,40 @@ impl Reader {
                 self.commit_positions(&positions.into_iter().collect(), CommitMode::Sync);
             }
         }
+    }
+}
+
+/// Notices partitions that were added to the inputs: the group's leader has them given out, so every member hears of it by
+/// a rebalance.
+#[derive(Default)]
+struct Growth {
+    looked: Epoch,
+    again_at: Option<Instant>,
+}
+
+impl Growth {
+    /// Asks whether the journal is still ready, if there are not `partitions` any more.
+    fn check(&mut self, reader: &Reader, partitions: usize) -> Result<(), SourceError> {
+        let Some(prepare) = &reader.options.prepare else { return Ok(()) };
+        let newest = reader.shared.epoch.load(Ordering::Relaxed);
+        let due = self.again_at.is_none_or(|at| Instant::now() >= at);
+        if !due || (self.again_at.is_none() && newest == self.looked) {
+            return Ok(());
+        }
+        (self.looked, self.again_at) = (newest, None);
+        let looked = reader.partitions_of(&reader.options.topics).and_then(|all| match all.len() == partitions {
+            true => Ok(Ok(())),
+            false => match prepare(&all) {
+                Ok(()) => Ok(Ok(())),
+                Err(Unready::Never(reason)) => Ok(Err(SourceError::Journal(reason))),
+                Err(Unready::NotYet(reason)) => Err(reason),
+            },
+        });
+        looked.unwrap_or_else(|error| {
+            reader.shared.note_error(error);
+            self.again_at = Some(Instant::now() + SETTLE);
+            Ok(())
+        })
     }
 }
 
