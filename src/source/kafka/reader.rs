@@ -275,6 +275,14 @@ impl Reader {
         }
     }
 
+    /// Has the group give out the partitions anew. A static member that was restarted gets what it had before, without
+    /// partitions that were added meanwhile, and as long as it is known nobody gives out more.
+    fn ask_anew(&self) -> Result<(), SourceError> {
+        let topics: Vec<&str> = self.options.topics.iter().map(String::as_str).collect();
+        self.consumer.unsubscribe();
+        self.consumer.subscribe(&topics).map_err(|e| SourceError::Settings(e.to_string()))
+    }
+
     /// Does what the pipeline has told since the last time.
     fn obey(&mut self) {
         let mut committed = BTreeMap::new();
@@ -441,6 +449,8 @@ impl Growth {
 struct SoleMember {
     assigned: Option<usize>,
     check_at: Option<Instant>,
+    /// Whether the partitions that are missing were asked for.
+    asked: bool,
 }
 
 impl SoleMember {
@@ -451,11 +461,18 @@ impl SoleMember {
             return Ok(());
         }
         match reader.partitions_of(&reader.options.topics) {
+            Ok(all) if assigned < all.len() && !self.asked => {
+                self.asked = true;
+                reader.ask_anew()
+            }
             Ok(all) if assigned < all.len() => {
                 let group = reader.options.kafka.group.clone();
                 Err(SourceError::SharedGroup { group, assigned, all: all.len() })
             }
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.asked = false;
+                Ok(())
+            }
             Err(error) => {
                 reader.shared.note_error(error);
                 self.check_at = Some(Instant::now() + SETTLE);
