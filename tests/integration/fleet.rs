@@ -85,12 +85,22 @@ impl Fleet {
         &self.members[number].config
     }
 
-    /// Has an instance reach the brokers by another address when it is started.
-    pub fn reach(&mut self, number: usize, brokers: &str) {
+    /// Has an instance reach the brokers by another address from its next start on.
+    pub fn reach(&self, number: usize, brokers: &str) {
+        self.set(number, "brokers", &format!("{brokers:?}"));
+    }
+
+    /// Has batches be so large from the next start on; they are small otherwise, so that a fault falls into one of many
+    /// commits.
+    pub fn set_batch(&self, records: usize) {
+        (0..self.members.len()).for_each(|number| self.set(number, "records", &records.to_string()));
+    }
+
+    fn set(&self, number: usize, key: &str, value: &str) {
         let config = &self.members[number].config;
         let text = std::fs::read_to_string(config).unwrap();
-        let line = text.lines().find(|line| line.starts_with("brokers = ")).unwrap();
-        std::fs::write(config, text.replace(line, &format!("brokers = {brokers:?}"))).unwrap();
+        let line = text.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();
+        std::fs::write(config, text.replace(line, &format!("{key} = {value}"))).unwrap();
     }
 
     /// The folder of an instance's journal.

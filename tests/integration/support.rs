@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message as _};
@@ -137,6 +137,18 @@ impl Broker {
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
         let made = runtime.block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
         assert!(made.iter().all(Result::is_ok), "{made:?}");
+    }
+
+    /// Gives a topic more partitions, and waits until brokers say so.
+    pub fn grow_topic(&self, topic: &str, partitions: usize) {
+        let (admin, runtime) = self.admin();
+        let grown =
+            runtime.block_on(admin.create_partitions([&NewPartitions::new(topic, partitions)], &AdminOptions::new()));
+        assert!(grown.unwrap().iter().all(Result::is_ok));
+        until("the partitions are there", || {
+            let metadata = admin.inner().fetch_metadata(Some(topic), LIMIT).unwrap();
+            metadata.topics().iter().any(|found| found.partitions().len() == partitions).then_some(())
+        });
     }
 
     /// Deletes a topic and waits until it is gone.

@@ -4,4 +4,8 @@
 mod brokers;
 mod kills;
 mod networks;
+mod partitions;
+mod rebalances;
+mod retention;
+mod topics;
 mod zombies;
