@@ -65,7 +65,7 @@ impl Fleet {
             let text = format!(
                 "[[input]]\ntopic = {topic:?}\n[journal]\nkind = {journal:?}\npath = {state:?}\n[http]\n\
                  listen = \"127.0.0.1:0\"\n[metrics]\nzero_hold = \"0s\"\n[patterns]\npacks = [{pack:?}]\n[batch]\n\
-                 records = 50\nlinger = \"1ms\"\n[kafka]\nbrokers = {brokers:?}\ngroup = {topic:?}\n\
+                 records = 50\nlinger = \"1ms\"\nmax_record_bytes = 10000\n[kafka]\nbrokers = {brokers:?}\ngroup = {topic:?}\n\
                  [kafka.librdkafka]\n\"session.timeout.ms\" = 6000\n\"heartbeat.interval.ms\" = 300\n{more}\n"
             );
             std::fs::write(&config, text).unwrap();
