@@ -312,7 +312,6 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// Three instances, of which one is down now and then.
 struct Fleet<'a> {
-    broker: &'a Broker,
     folder: &'a Path,
     settings: Vec<String>,
     running: Vec<Option<Service>>,
@@ -320,11 +319,11 @@ struct Fleet<'a> {
 }
 
 impl<'a> Fleet<'a> {
-    fn new(broker: &'a Broker, folder: &'a Path, topic: &str) -> Self {
+    fn new(broker: &Broker, folder: &'a Path, topic: &str) -> Self {
         let mut settings = settings(broker, folder, topic, "kafka", topic, "servicenow");
         settings.push(format!("kafka.librdkafka.session.timeout.ms={}", SESSION.as_millis()));
         let running = (0..3).map(|_| None).collect();
-        Self { broker, folder, settings, running, back: vec![Instant::now(); 3] }
+        Self { folder, settings, running, back: vec![Instant::now(); 3] }
     }
 
     /// Starts every instance whose time has come.
@@ -405,7 +404,9 @@ fn produce_for(broker: &Broker, rate: f64, length: Duration) -> usize {
             let (key, value) = incident(EVENTS + sent);
             match producer.send(BaseRecord::to("soak").key(&key).payload(&value)) {
                 Ok(()) => sent += 1,
-                Err(_) => _ = producer.poll(Duration::from_millis(5)),
+                Err(_) => {
+                    producer.poll(Duration::from_millis(5));
+                }
             }
         }
         producer.poll(Duration::from_millis(10));

@@ -418,10 +418,14 @@ struct Worker {
 impl Worker {
     fn run(mut self) -> anyhow::Result<()> {
         let restored = self.restorer.as_ref().map_or_else(crossbeam_channel::never, |r| r.restored().clone());
+        let mut rebalances = self.source.rebalances().clone();
         loop {
-            let rebalances = self.source.rebalances().clone();
             crossbeam_channel::select_biased! {
-                recv(rebalances) -> rebalance => if let Ok(rebalance) = rebalance { self.rebalance(rebalance) },
+                recv(rebalances) -> rebalance => match rebalance {
+                    Ok(rebalance) => self.rebalance(rebalance),
+                    // The source has ended by itself, and would be looked at before what it has fetched for ever.
+                    Err(_) => rebalances = crossbeam_channel::never(),
+                },
                 recv(restored) -> restored => if let Ok(restored) = restored { self.take_over(restored) },
                 recv(self.batches) -> batch => match batch {
                     Ok(batch) => self.take(batch),

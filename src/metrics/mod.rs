@@ -201,9 +201,10 @@ impl Metrics {
         }
     }
 
-    /// Shows what is committed, of these partitions.
+    /// Shows what is committed, of these partitions: of one that has changes which are not, what was shown before.
     pub fn publish(&self, ledgers: &Ledgers, is_shown: impl Fn(&PartitionState) -> bool) {
-        self.shown.store(std::sync::Arc::new(Shown::of(ledgers.iter(), is_shown)));
+        let shown = Shown::of(ledgers.iter(), is_shown).committed(ledgers.iter(), &self.shown.load());
+        self.shown.store(std::sync::Arc::new(shown));
     }
 
     /// What is committed.

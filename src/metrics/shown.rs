@@ -57,6 +57,22 @@ impl Shown {
         Self { partitions }
     }
 
+    /// The same with what was shown `before` in place of partitions that have changes which are not committed.
+    pub fn committed<'a>(mut self, ledgers: impl IntoIterator<Item = &'a Ledger>, before: &Self) -> Self {
+        for ledger in ledgers {
+            let changed = ledger.changed_partitions().iter().filter_map(|n| ledger.partitions().get(*n as usize));
+            for PartitionState { partition, .. } in changed {
+                let shown = before.partitions.iter().find(|shown| shown.partition == *partition);
+                let place = self.partitions.iter_mut().find(|shown| shown.partition == *partition);
+                match (shown, place) {
+                    (Some(shown), Some(place)) => place.clone_from(shown),
+                    _ => self.partitions.retain(|shown| shown.partition != *partition),
+                }
+            }
+        }
+        self
+    }
+
     /// What will be shown of them as soon as nothing is fresh any more.
     pub fn unheld<'a>(ledgers: impl IntoIterator<Item = &'a Ledger>) -> Self {
         let mut shown = Self::of(ledgers, |_| true);
@@ -298,11 +314,30 @@ mod tests {
     }
 
     fn text(ledger: &Ledger) -> String {
-        prometheus::TextEncoder::new().encode_to_string(&Shown::of([ledger], |_| true).families()).unwrap()
+        prometheus::TextEncoder::new().encode_to_string(&all(ledger).families()).unwrap()
     }
 
     const TEAM: &str =
         "customer_reach_team_effort_seconds_total{affects=\"internal\",partition=\"0\",team=\"late\",topic=\"t\"}";
+
+    fn all(ledger: &Ledger) -> Shown {
+        Shown::of([ledger], |_| true)
+    }
+
+    #[test]
+    fn what_is_not_committed_is_not_shown_whoever_asks() {
+        let mut ledger = Ledger::new(Settings::default());
+        count_one(&mut ledger, "early");
+        ledger.settle();
+        let committed = all(&ledger);
+        count_one(&mut ledger, "late");
+        let shown = all(&ledger).committed([&ledger], &committed);
+        let efforts = |shown: &Shown| shown.sum(|series| matches!(series, Series::TeamEffort { .. }));
+        assert_eq!((efforts(&shown), efforts(&all(&ledger))), (60, 120));
+        assert!(all(&ledger).committed([&ledger], &Shown::default()).partitions.is_empty());
+        ledger.settle();
+        assert_eq!(efforts(&all(&ledger).committed([&ledger], &committed)), 120);
+    }
 
     fn holding() -> Ledger {
         Ledger::new(Settings { holds: true, ..Settings::default() })
@@ -349,9 +384,6 @@ mod tests {
         let histogram_extra = 2 * Kind::ALL.len() * (RESOLUTION_BUCKETS.len() + 2);
         assert_eq!(lines, Series::fixed().len() + histogram_extra);
         assert!(text.contains("customer_reach_records_total{outcome=\"dead_letter\",partition=\"0\",topic=\"t\"} 0\n"));
-        assert_eq!(
-            Shown::of([&ledger], |_| true).sum(|s| matches!(s, Series::Records { outcome: Outcome::Applied })),
-            0
-        );
+        assert_eq!(all(&ledger).sum(|s| matches!(s, Series::Records { outcome: Outcome::Applied })), 0);
     }
 }

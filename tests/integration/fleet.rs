@@ -65,7 +65,7 @@ impl Fleet {
             let text = format!(
                 "[[input]]\ntopic = {topic:?}\n[journal]\nkind = {journal:?}\npath = {state:?}\n[http]\n\
                  listen = \"127.0.0.1:0\"\n[metrics]\nzero_hold = \"0s\"\n[patterns]\npacks = [{pack:?}]\n[batch]\n\
-                 records = 50\nlinger = \"1ms\"\n[kafka]\nbrokers = {brokers:?}\ngroup = {topic:?}\n\
+                 records = 50\nlinger = \"1ms\"\nmax_record_bytes = 10000\n[kafka]\nbrokers = {brokers:?}\ngroup = {topic:?}\n\
                  [kafka.librdkafka]\n\"session.timeout.ms\" = 6000\n\"heartbeat.interval.ms\" = 300\n{more}\n"
             );
             std::fs::write(&config, text).unwrap();
@@ -85,12 +85,22 @@ impl Fleet {
         &self.members[number].config
     }
 
-    /// Has an instance reach the brokers by another address when it is started.
-    pub fn reach(&mut self, number: usize, brokers: &str) {
+    /// Has an instance reach the brokers by another address from its next start on.
+    pub fn reach(&self, number: usize, brokers: &str) {
+        self.set(number, "brokers", &format!("{brokers:?}"));
+    }
+
+    /// Has batches be so large from the next start on; they are small otherwise, so that a fault falls into one of many
+    /// commits.
+    pub fn set_batch(&self, records: usize) {
+        (0..self.members.len()).for_each(|number| self.set(number, "records", &records.to_string()));
+    }
+
+    fn set(&self, number: usize, key: &str, value: &str) {
         let config = &self.members[number].config;
         let text = std::fs::read_to_string(config).unwrap();
-        let line = text.lines().find(|line| line.starts_with("brokers = ")).unwrap();
-        std::fs::write(config, text.replace(line, &format!("brokers = {brokers:?}"))).unwrap();
+        let line = text.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();
+        std::fs::write(config, text.replace(line, &format!("{key} = {value}"))).unwrap();
     }
 
     /// The folder of an instance's journal.

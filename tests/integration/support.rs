@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -139,6 +140,18 @@ impl Broker {
         assert!(made.iter().all(Result::is_ok), "{made:?}");
     }
 
+    /// Gives a topic more partitions, and waits until brokers say so.
+    pub fn grow_topic(&self, topic: &str, partitions: usize) {
+        let (admin, runtime) = self.admin();
+        let grown =
+            runtime.block_on(admin.create_partitions([&NewPartitions::new(topic, partitions)], &AdminOptions::new()));
+        assert!(grown.unwrap().iter().all(Result::is_ok));
+        until("the partitions are there", || {
+            let metadata = admin.inner().fetch_metadata(Some(topic), LIMIT).unwrap();
+            metadata.topics().iter().any(|found| found.partitions().len() == partitions).then_some(())
+        });
+    }
+
     /// Deletes a topic and waits until it is gone.
     pub fn delete_topic(&self, topic: &str) {
         let (admin, runtime) = self.admin();
@@ -191,6 +204,44 @@ impl Broker {
         producer.flush(LIMIT).unwrap();
     }
 
+    /// Produces records as they are: key and value.
+    pub fn produce_bytes(&self, topic: &str, records: &[(Option<Vec<u8>>, Option<Vec<u8>>)]) {
+        let producer: BaseProducer = self.config().create().unwrap();
+        for (key, value) in records {
+            let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic);
+            (record.key, record.payload) = (key.as_deref(), value.as_deref());
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(LIMIT).unwrap();
+    }
+
+    /// All committed records of a topic with one partition, as they are.
+    pub fn read_bytes(&self, topic: &str) -> Vec<Bytes> {
+        let mut config = self.config();
+        let consumer: BaseConsumer = config
+            .set("group.id", topic)
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .create()
+            .unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        let mut all = Vec::new();
+        loop {
+            let message = match until("the next message is there", || consumer.poll(LIMIT)) {
+                Ok(message) => message,
+                Err(KafkaError::PartitionEOF(_)) => return all,
+                Err(error) => panic!("{error}"),
+            };
+            let headers = message.headers().map(|all| {
+                all.iter().map(|h| (h.key.to_owned(), String::from_utf8_lossy(h.value.unwrap()).into_owned())).collect()
+            });
+            let [key, value] = [message.key(), message.payload()].map(|bytes| bytes.map(<[u8]>::to_vec));
+            all.push(Bytes { key, headers: headers.unwrap_or_default(), value });
+        }
+    }
+
     /// All messages of a topic with one partition: key, headers, value.
     pub fn read_all(&self, topic: &str) -> Vec<Received> {
         let mut config = self.config();
@@ -236,6 +287,21 @@ impl Drop for Broker {
         if self.own.is_some() && !std::thread::panicking() {
             self.control("kill");
         }
+    }
+}
+
+/// A record that was read, as it is.
+pub struct Bytes {
+    pub key: Option<Vec<u8>>,
+    pub headers: Vec<(String, String)>,
+    pub value: Option<Vec<u8>>,
+}
+
+impl Bytes {
+    /// One of our own headers.
+    pub fn header(&self, name: &str) -> String {
+        let found = self.headers.iter().find(|(key, _)| key.strip_prefix("customer-reach.") == Some(name));
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
     }
 }
 
@@ -322,6 +388,18 @@ impl Instance {
             stderr.lines().map_while(Result::ok).for_each(|line| lines.lock().unwrap().push(line));
         });
         Self { child, address: String::new(), log, reader: Some(reader) }
+    }
+
+    /// Waits until it listens, or ends before: then its exit code is given.
+    pub fn listens_or_ends(&mut self) -> Option<Option<i32>> {
+        let ended = until("the instance listens or ends", || match self.child.try_wait().unwrap() {
+            Some(status) => Some(Some(status.code())),
+            None => self.log().contains("address=").then_some(None),
+        });
+        if ended.is_none() {
+            self.address = self.listening();
+        }
+        ended
     }
 
     fn listening(&mut self) -> String {

@@ -16,6 +16,8 @@ use crate::source::kafka::{Epoch, RangeReader, SourceError, SourceWatch};
 
 /// How often to look whether a transaction that is in the way has ended.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long to wait before the brokers are asked again that gave no answer.
+const RETRY: Duration = Duration::from_secs(1);
 /// How long it may be in the way: the time of a transaction, and that in which brokers look for those whose time is over.
 const PATIENCE: Duration = TRANSACTION_TIMEOUT.saturating_add(Duration::from_secs(10));
 
@@ -133,7 +135,10 @@ fn patiently<T>(
     while is_wanted() {
         match ask() {
             Ok(answer) => return Some(answer),
-            Err(error) => watch.note_error(error),
+            Err(error) => {
+                watch.note_error(error);
+                std::thread::park_timeout(RETRY);
+            }
         }
     }
     None

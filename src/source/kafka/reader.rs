@@ -75,7 +75,8 @@ impl Reader {
     fn join_anew(&mut self) -> Result<(), SourceError> {
         self.shared.note_error("fenced by another member of the same name, or by a request of its own; joining anew");
         let context = self.consumer.context();
-        context.lose(&self.shared.state().assigned.keys().cloned().collect::<Vec<_>>());
+        let lost: Vec<Partition> = self.shared.state().assigned.keys().cloned().collect();
+        context.lose(&lost);
         self.consumer = super::consumer(&self.options, context.as_ref().clone())?;
         Ok(())
     }
@@ -92,6 +93,7 @@ impl Reader {
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         self.consumer.subscribe(&topics).map_err(|e| SourceError::Settings(e.to_string()))?;
         let mut sole = SoleMember::default();
+        let mut growth = Growth::default();
         while !self.shared.stopped() {
             self.obey();
             self.hold_back();
@@ -109,6 +111,7 @@ impl Reader {
             if matches!(self.options.start, Start::Known { journal: Some(_), .. }) {
                 sole.check(self)?;
             }
+            growth.check(self, inputs.len())?;
         }
         self.drain();
         Ok(())
@@ -274,6 +277,14 @@ impl Reader {
         }
     }
 
+    /// Has the group give out the partitions anew. A static member that was restarted gets what it had before, without
+    /// partitions that were added meanwhile, and as long as it is known nobody gives out more.
+    fn ask_anew(&self) -> Result<(), SourceError> {
+        let topics: Vec<&str> = self.options.topics.iter().map(String::as_str).collect();
+        self.consumer.unsubscribe();
+        self.consumer.subscribe(&topics).map_err(|e| SourceError::Settings(e.to_string()))
+    }
+
     /// Does what the pipeline has told since the last time.
     fn obey(&mut self) {
         let mut committed = BTreeMap::new();
@@ -408,11 +419,47 @@ impl Reader {
     }
 }
 
+/// Notices partitions that were added to the inputs: the group's leader has them given out, so every member hears of it by
+/// a rebalance.
+#[derive(Default)]
+struct Growth {
+    looked: Epoch,
+    again_at: Option<Instant>,
+}
+
+impl Growth {
+    /// Asks whether the journal is still ready, if there are not `partitions` any more.
+    fn check(&mut self, reader: &Reader, partitions: usize) -> Result<(), SourceError> {
+        let Some(prepare) = &reader.options.prepare else { return Ok(()) };
+        let newest = reader.shared.epoch.load(Ordering::Relaxed);
+        let due = self.again_at.is_none_or(|at| Instant::now() >= at);
+        if !due || (self.again_at.is_none() && newest == self.looked) {
+            return Ok(());
+        }
+        (self.looked, self.again_at) = (newest, None);
+        let looked = reader.partitions_of(&reader.options.topics).and_then(|all| match all.len() == partitions {
+            true => Ok(Ok(())),
+            false => match prepare(&all) {
+                Ok(()) => Ok(Ok(())),
+                Err(Unready::Never(reason)) => Ok(Err(SourceError::Journal(reason))),
+                Err(Unready::NotYet(reason)) => Err(reason),
+            },
+        });
+        looked.unwrap_or_else(|error| {
+            reader.shared.note_error(error);
+            self.again_at = Some(Instant::now() + SETTLE);
+            Ok(())
+        })
+    }
+}
+
 /// Notices another member of the group by the partitions that are missing here for longer than a rebalance takes.
 #[derive(Default)]
 struct SoleMember {
     assigned: Option<usize>,
     check_at: Option<Instant>,
+    /// Whether the partitions that are missing were asked for.
+    asked: bool,
 }
 
 impl SoleMember {
@@ -423,11 +470,18 @@ impl SoleMember {
             return Ok(());
         }
         match reader.partitions_of(&reader.options.topics) {
+            Ok(all) if assigned < all.len() && !self.asked => {
+                self.asked = true;
+                reader.ask_anew()
+            }
             Ok(all) if assigned < all.len() => {
                 let group = reader.options.kafka.group.clone();
                 Err(SourceError::SharedGroup { group, assigned, all: all.len() })
             }
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.asked = false;
+                Ok(())
+            }
             Err(error) => {
                 reader.shared.note_error(error);
                 self.check_at = Some(Instant::now() + SETTLE);

@@ -2,6 +2,13 @@
 //! is counted exactly once, as an audit says, and nothing that was shown falls.
 
 mod brokers;
+mod damage;
+mod disks;
 mod kills;
 mod networks;
+mod partitions;
+mod poison;
+mod rebalances;
+mod retention;
+mod topics;
 mod zombies;

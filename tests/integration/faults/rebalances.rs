@@ -1,0 +1,36 @@
+//! Instances that come and go while others have not read their partitions back yet.
+
+use crate::fleet::{Fleet, Journal};
+use crate::support::*;
+
+#[test]
+fn instances_come_and_go_while_another_is_restoring() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("restoring");
+    broker.create_topic(&topic, 4);
+    // Enough entries that reading them back takes longer than a rebalance.
+    let messages = invented(61, 34_000);
+    let mut fleet = Fleet::new(&broker.address, &topic, Journal::Kafka, 3);
+    fleet.set_batch(2_000);
+    fleet.start(0);
+    broker.produce(&topic, &messages[..30_000]);
+    fleet.wait_for_at_least(30_000);
+
+    // Another joins, a third right after it; and the first, who has everything in memory, ends in order.
+    fleet.start(1);
+    fleet.instance(1).says("assigned partitions=2");
+    fleet.start(2);
+    fleet.terminate(0);
+    broker.produce(&topic, &messages[30_000..32_000]);
+    fleet.wait_for_partitions(&[0, 2, 2]);
+
+    // The first comes back and is restoring when another is killed.
+    fleet.start(0);
+    fleet.instance(0).says("assigned partitions=1");
+    fleet.kill(1);
+    broker.produce(&topic, &messages[32_000..]);
+    fleet.wait_for_partitions(&[0, 2, 2]);
+    fleet.start(1);
+    fleet.assert_counted(&messages);
+    fleet.end();
+}

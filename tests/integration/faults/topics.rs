@@ -1,0 +1,53 @@
+//! Topics that are deleted and made anew.
+
+use crate::fleet::{Fleet, Journal};
+use crate::support::*;
+
+#[test]
+fn a_topic_made_anew_while_stopped_is_refused_with_a_journal_in_topics_as_well() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("anew-stopped");
+    broker.create_topic(&topic, 1);
+    let mut fleet = Fleet::new(&broker.address, &topic, Journal::Kafka, 1);
+    fleet.start(0);
+    broker.produce(&topic, &invented(71, 50));
+    fleet.wait_for_at_least(50);
+    fleet.terminate(0);
+    make_anew(&broker, &topic);
+    fleet.start(0);
+    assert_refused(&fleet.ended(0), &topic);
+}
+
+#[test]
+fn a_topic_made_anew_under_a_running_instance_with_a_file_is_refused() {
+    made_anew_while_running(Journal::Sqlite);
+}
+
+#[test]
+fn a_topic_made_anew_under_a_running_instance_with_topics_is_refused() {
+    made_anew_while_running(Journal::Kafka);
+}
+
+fn made_anew_while_running(journal: Journal) {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique(&format!("anew-{}", journal.name()));
+    broker.create_topic(&topic, 1);
+    let often = "\"topic.metadata.refresh.interval.ms\" = 500";
+    let mut fleet = Fleet::with(&broker.address, &topic, journal, 1, often);
+    fleet.start(0);
+    broker.produce(&topic, &invented(72, 50));
+    fleet.wait_for_at_least(50);
+    make_anew(&broker, &topic);
+    assert_refused(&fleet.ended(0), &topic);
+}
+
+fn make_anew(broker: &Broker, topic: &str) {
+    broker.delete_topic(topic);
+    broker.create_topic(topic, 1);
+    broker.produce(topic, &invented(73, 10));
+}
+
+fn assert_refused(log: &str, topic: &str) {
+    let reason = format!("{topic}[0] ends at offset 10, but the journal has read up to 50");
+    assert!(log.contains(&reason) && log.contains("start with a new journal folder and group"), "{log}");
+}
