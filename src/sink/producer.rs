@@ -11,8 +11,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 
 use crate::config::Kafka;
 
-/// How long one look for delivery reports waits; `flush` would wait in steps of 100 ms.
-const POLL: Duration = Duration::from_millis(1);
+/// How long to wait between two looks for delivery reports. Not by `flush`, which waits in steps of 100 ms, and not by a
+/// `poll` that waits, which spins for the last millisecond.
+const LOOK: Duration = Duration::from_micros(500);
 
 /// Records that could not be delivered.
 #[derive(Debug, thiserror::Error)]
@@ -149,10 +150,16 @@ impl Producer {
     /// When a record was refused or not acknowledged in time.
     pub fn settle(&self) -> Result<(), DeliveryError> {
         while self.0.in_flight_count() > 0 {
-            self.0.poll(POLL);
+            self.look();
         }
         let Failures { count, first } = std::mem::take(&mut *self.0.context().failures());
         first.map_or(Ok(()), |cause| Err(DeliveryError { count, cause }))
+    }
+
+    /// Takes the delivery reports that are there, and waits a little for others.
+    fn look(&self) {
+        self.0.poll(Duration::ZERO);
+        std::thread::park_timeout(LOOK);
     }
 
     /// Sends one record, waiting for room where there is none; what goes wrong with it is said by [`Producer::settle`].
@@ -161,7 +168,7 @@ impl Producer {
             match self.0.send(message(record)) {
                 Ok(()) => return,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                    self.0.poll(POLL);
+                    self.look();
                 }
                 Err((error, _)) => return self.0.context().note(format_args!("{}: {error}", record.topic)),
             }

@@ -37,8 +37,9 @@ use crate::record::{Partition, Record};
 const BUFFER_BYTES: usize = 64 * 1024 * 1024;
 /// Beyond this many unprocessed records likewise, so that small records do not make a long queue.
 const BUFFER_RECORDS: usize = 50_000;
-/// How long one poll waits; commits and pauses wait at most as long.
-const POLL: Duration = Duration::from_millis(20);
+/// How long to wait where there is nothing to poll; commands wait at most as long. Not by a poll that waits, which spins for
+/// the last millisecond.
+const IDLE: Duration = Duration::from_millis(5);
 /// How long a request to the brokers may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a position in the group says of who committed it, before the journal's id.

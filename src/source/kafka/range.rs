@@ -1,7 +1,7 @@
 //! Single partitions from their beginning up to a position, without joining a group or committing anything.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -10,7 +10,7 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use super::{POLL, REQUEST_TIMEOUT, SourceError, list_of, own};
+use super::{IDLE, REQUEST_TIMEOUT, SourceError, list_of, own};
 use crate::config::Kafka;
 use crate::record::{Partition, Record};
 
@@ -129,8 +129,8 @@ impl RangeReader {
         let mut trouble = format!("no answer within {} s", REQUEST_TIMEOUT.as_secs());
         let mut deadline = Instant::now() + REQUEST_TIMEOUT;
         while Instant::now() < deadline {
-            match self.consumer.poll(POLL) {
-                None => {}
+            match self.consumer.poll(Duration::ZERO) {
+                None => std::thread::park_timeout(IDLE / 5),
                 // The offsets below the position that were not seen are those of transactions.
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
                 Some(Err(error)) => trouble = error.to_string(),

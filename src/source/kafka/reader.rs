@@ -14,7 +14,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Context;
 use super::{
-    Command, Epoch, Fetched, POLL, REQUEST_TIMEOUT, Rebalance, Shared, SourceError, SourceOptions, Start, Unready,
+    Command, Epoch, Fetched, IDLE, REQUEST_TIMEOUT, Rebalance, Shared, SourceError, SourceOptions, Start, Unready,
     claim_position, list_of, own,
 };
 use crate::record::Partition;
@@ -97,8 +97,8 @@ impl Reader {
         while !self.shared.stopped() {
             self.obey();
             self.hold_back();
-            match self.consumer.poll(POLL) {
-                None => {}
+            match self.consumer.poll(Duration::ZERO) {
+                None => std::thread::park_timeout(IDLE),
                 Some(Ok(message)) => {
                     let record = own(&message, &mut self.topics);
                     drop(message);
