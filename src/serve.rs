@@ -537,10 +537,10 @@ impl Worker {
                 Err(error) => {
                     self.status.note_error(Some(error.to_string()));
                     if error.is_lost() {
-                        tracing::error!(%error, "everything is read back from the journal");
+                        tracing::warn!(%error, "everything is read back from the journal");
                         return self.go_back();
                     }
-                    tracing::error!(%error, "a batch could not be committed; trying again");
+                    tracing::warn!(%error, "a batch could not be committed; trying again");
                     if self.status.source.is_stopped() {
                         return;
                     }
