@@ -134,8 +134,23 @@ impl Broker {
 
     /// Makes a topic.
     pub fn create_topic(&self, topic: &str, partitions: i32) {
+        self.create_topic_with(topic, partitions, &[]);
+    }
+
+    /// Makes a topic that takes records of any time, and keeps them.
+    pub fn create_timeless_topic(&self, topic: &str, partitions: i32) {
+        let forever = i64::MAX.to_string();
+        self.create_topic_with(
+            topic,
+            partitions,
+            &[("retention.ms", "-1"), ("message.timestamp.after.max.ms", &forever)],
+        );
+    }
+
+    fn create_topic_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
         let (admin, runtime) = self.admin();
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let new = settings.iter().fold(new, |new, (key, value)| new.set(key, value));
         let made = runtime.block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
         assert!(made.iter().all(Result::is_ok), "{made:?}");
     }
@@ -205,8 +220,24 @@ impl Broker {
         producer.flush(LIMIT).unwrap();
     }
 
+    /// Produces records with their time and, where it is given, to their partition.
+    pub fn produce_timed(&self, topic: &str, records: &[(Option<i32>, i64, Message)]) {
+        let producer: BaseProducer = self.config().create().unwrap();
+        for (partition, time, message) in records {
+            let mut record = BaseRecord::to(topic).key(&message.key).timestamp(*time);
+            (record.partition, record.payload) = (*partition, message.value.as_ref());
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(LIMIT).unwrap();
+    }
+
     /// All committed records of a topic with one partition, as they are.
     pub fn read_bytes(&self, topic: &str) -> Vec<Bytes> {
+        self.read_bytes_of(topic, 0)
+    }
+
+    /// All committed records of a partition, as they are.
+    pub fn read_bytes_of(&self, topic: &str, partition: i32) -> Vec<Bytes> {
         let mut config = self.config();
         let consumer: BaseConsumer = config
             .set("group.id", topic)
@@ -215,7 +246,7 @@ impl Broker {
             .create()
             .unwrap();
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+        list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
         consumer.assign(&list).unwrap();
         let mut all = Vec::new();
         loop {
@@ -228,7 +259,8 @@ impl Broker {
                 all.iter().map(|h| (h.key.to_owned(), String::from_utf8_lossy(h.value.unwrap()).into_owned())).collect()
             });
             let [key, value] = [message.key(), message.payload()].map(|bytes| bytes.map(<[u8]>::to_vec));
-            all.push(Bytes { key, headers: headers.unwrap_or_default(), value });
+            let timestamp = message.timestamp().to_millis();
+            all.push(Bytes { timestamp, key, headers: headers.unwrap_or_default(), value });
         }
     }
 
@@ -282,6 +314,7 @@ impl Drop for Broker {
 
 /// A record that was read, as it is.
 pub struct Bytes {
+    pub timestamp: Option<i64>,
     pub key: Option<Vec<u8>>,
     pub headers: Vec<(String, String)>,
     pub value: Option<Vec<u8>>,

@@ -2,6 +2,7 @@
 //! is counted exactly once, as an audit says, and nothing that was shown falls.
 
 mod brokers;
+mod clocks;
 mod damage;
 mod disks;
 mod kills;
@@ -11,4 +12,5 @@ mod poison;
 mod rebalances;
 mod retention;
 mod topics;
+mod upgrade;
 mod zombies;
