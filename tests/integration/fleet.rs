@@ -165,7 +165,13 @@ impl Fleet {
     /// Stops an instance as SIGSTOP does: it lives, and does nothing.
     pub fn pause(&mut self, number: usize) {
         self.instance(number).signal("-STOP");
-        (self.members[number].paused, self.members[number].stale) = (true, true);
+        self.members[number].paused = true;
+        self.may_be_stale(number);
+    }
+
+    /// Others may have counted in an instance's place, without that it knows already.
+    pub fn may_be_stale(&mut self, number: usize) {
+        self.members[number].stale = true;
     }
 
     /// Lets it go on.

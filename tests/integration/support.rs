@@ -33,13 +33,18 @@ pub fn given(variable: &str) -> Option<String> {
 }
 
 /// Looks again and again until `found` gives a value.
-pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + LIMIT;
+pub fn until<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
+    until_within(LIMIT, what, found)
+}
+
+/// The same for what may take longer.
+pub fn until_within<T>(limit: Duration, what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
     loop {
         if let Some(value) = found() {
             return value;
         }
-        assert!(Instant::now() < end, "not within {} s: {what}", LIMIT.as_secs());
+        assert!(Instant::now() < end, "not within {} s: {what}", limit.as_secs());
         std::thread::park_timeout(Duration::from_millis(10));
     }
 }
@@ -281,6 +286,12 @@ impl Broker {
                 (text(message.key()), headers.unwrap_or_default(), text(message.payload()))
             })
             .collect()
+    }
+
+    /// Runs one of Kafka's own tools, whatever comes of it.
+    pub fn tool<'a>(&self, class: &str, arguments: impl IntoIterator<Item = &'a str>) {
+        let ran = Command::new(self.tools.join("tool")).arg(class).args(arguments).status().unwrap();
+        println!("{class}: {ran}");
     }
 
     /// Produces lines `key<TAB>value` with Kafka's own console producer.

@@ -9,6 +9,7 @@ mod kills;
 mod networks;
 mod partitions;
 mod poison;
+mod random;
 mod rebalances;
 mod retention;
 mod topics;
