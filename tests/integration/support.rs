@@ -215,7 +215,7 @@ impl Broker {
     }
 
     /// Produces records as they are: key and value.
-    pub fn produce_bytes(&self, topic: &str, records: &[(Option<Vec<u8>>, Option<Vec<u8>>)]) {
+    pub fn produce_bytes(&self, topic: &str, records: &[KeyAndValue]) {
         let producer: BaseProducer = self.config().create().unwrap();
         for (key, value) in records {
             let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic);
@@ -322,6 +322,9 @@ impl Drop for Broker {
         }
     }
 }
+
+/// Key and value of a record, as they are.
+pub type KeyAndValue = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// A record that was read, as it is.
 pub struct Bytes {
@@ -454,11 +457,6 @@ impl Instance {
         until(&format!("the instance says: {text}"), || self.log().contains(text).then_some(()));
     }
 
-    /// The process's number.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// The body of a page, with its status.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         get(&format!("http://{}{path}", self.address))
@@ -557,16 +555,6 @@ pub fn ledgers_of(metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
 pub fn sum(metrics: &BTreeMap<String, f64>, name: &str, labels: &[&str]) -> f64 {
     let of = |series: &str| series.split('{').next() == Some(name) && labels.iter().all(|label| series.contains(label));
     metrics.iter().filter(|(series, _)| of(series)).map(|(_, value)| value).sum()
-}
-
-/// Fails if a counter of `before` is higher than in `after`.
-pub fn assert_never_falls(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) {
-    for (series, value) in before {
-        if !series.contains("_open_") {
-            let now = after.get(series).copied().unwrap_or_default();
-            assert!(now >= *value, "{series} fell from {value} to {now}");
-        }
-    }
 }
 
 /// Small, repeatable randomness.
