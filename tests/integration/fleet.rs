@@ -32,7 +32,8 @@ pub struct Fleet {
     members: Vec<Member>,
     /// The highest value that anybody has shown.
     highest: Shown,
-    folder: TempDir,
+    /// Gone with the fleet.
+    _folder: TempDir,
 }
 
 #[derive(Default)]
@@ -72,12 +73,7 @@ impl Fleet {
             Member { config, ..Member::default() }
         };
         let members = (0..size).map(member).collect();
-        Self { topic: topic.to_owned(), members, highest: Shown::new(), folder }
-    }
-
-    /// A folder for whatever a test needs besides.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+        Self { topic: topic.to_owned(), members, highest: Shown::new(), _folder: folder }
     }
 
     /// The configuration of an instance.
@@ -111,10 +107,6 @@ impl Fleet {
     /// A running instance.
     pub fn instance(&self, number: usize) -> &Instance {
         self.members[number].instance.as_ref().expect("it runs")
-    }
-
-    pub fn size(&self) -> usize {
-        self.members.len()
     }
 
     pub fn runs(&self, number: usize) -> bool {
@@ -165,7 +157,13 @@ impl Fleet {
     /// Stops an instance as SIGSTOP does: it lives, and does nothing.
     pub fn pause(&mut self, number: usize) {
         self.instance(number).signal("-STOP");
-        (self.members[number].paused, self.members[number].stale) = (true, true);
+        self.members[number].paused = true;
+        self.may_be_stale(number);
+    }
+
+    /// Others may have counted in an instance's place, without that it knows already.
+    pub fn may_be_stale(&mut self, number: usize) {
+        self.members[number].stale = true;
     }
 
     /// Lets it go on.

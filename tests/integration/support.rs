@@ -33,13 +33,18 @@ pub fn given(variable: &str) -> Option<String> {
 }
 
 /// Looks again and again until `found` gives a value.
-pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + LIMIT;
+pub fn until<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
+    until_within(LIMIT, what, found)
+}
+
+/// The same for what may take longer.
+pub fn until_within<T>(limit: Duration, what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
     loop {
         if let Some(value) = found() {
             return value;
         }
-        assert!(Instant::now() < end, "not within {} s: {what}", LIMIT.as_secs());
+        assert!(Instant::now() < end, "not within {} s: {what}", limit.as_secs());
         std::thread::park_timeout(Duration::from_millis(10));
     }
 }
@@ -134,8 +139,23 @@ impl Broker {
 
     /// Makes a topic.
     pub fn create_topic(&self, topic: &str, partitions: i32) {
+        self.create_topic_with(topic, partitions, &[]);
+    }
+
+    /// Makes a topic that takes records of any time, and keeps them.
+    pub fn create_timeless_topic(&self, topic: &str, partitions: i32) {
+        let forever = i64::MAX.to_string();
+        self.create_topic_with(
+            topic,
+            partitions,
+            &[("retention.ms", "-1"), ("message.timestamp.after.max.ms", &forever)],
+        );
+    }
+
+    fn create_topic_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
         let (admin, runtime) = self.admin();
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let new = settings.iter().fold(new, |new, (key, value)| new.set(key, value));
         let made = runtime.block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
         assert!(made.iter().all(Result::is_ok), "{made:?}");
     }
@@ -205,7 +225,7 @@ impl Broker {
     }
 
     /// Produces records as they are: key and value.
-    pub fn produce_bytes(&self, topic: &str, records: &[(Option<Vec<u8>>, Option<Vec<u8>>)]) {
+    pub fn produce_bytes(&self, topic: &str, records: &[KeyAndValue]) {
         let producer: BaseProducer = self.config().create().unwrap();
         for (key, value) in records {
             let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic);
@@ -215,8 +235,24 @@ impl Broker {
         producer.flush(LIMIT).unwrap();
     }
 
+    /// Produces records with their time and, where it is given, to their partition.
+    pub fn produce_timed(&self, topic: &str, records: &[(Option<i32>, i64, Message)]) {
+        let producer: BaseProducer = self.config().create().unwrap();
+        for (partition, time, message) in records {
+            let mut record = BaseRecord::to(topic).key(&message.key).timestamp(*time);
+            (record.partition, record.payload) = (*partition, message.value.as_ref());
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(LIMIT).unwrap();
+    }
+
     /// All committed records of a topic with one partition, as they are.
     pub fn read_bytes(&self, topic: &str) -> Vec<Bytes> {
+        self.read_bytes_of(topic, 0)
+    }
+
+    /// All committed records of a partition, as they are.
+    pub fn read_bytes_of(&self, topic: &str, partition: i32) -> Vec<Bytes> {
         let mut config = self.config();
         let consumer: BaseConsumer = config
             .set("group.id", topic)
@@ -225,7 +261,7 @@ impl Broker {
             .create()
             .unwrap();
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+        list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
         consumer.assign(&list).unwrap();
         let mut all = Vec::new();
         loop {
@@ -238,7 +274,8 @@ impl Broker {
                 all.iter().map(|h| (h.key.to_owned(), String::from_utf8_lossy(h.value.unwrap()).into_owned())).collect()
             });
             let [key, value] = [message.key(), message.payload()].map(|bytes| bytes.map(<[u8]>::to_vec));
-            all.push(Bytes { key, headers: headers.unwrap_or_default(), value });
+            let timestamp = message.timestamp().to_millis();
+            all.push(Bytes { timestamp, key, headers: headers.unwrap_or_default(), value });
         }
     }
 
@@ -259,6 +296,12 @@ impl Broker {
                 (text(message.key()), headers.unwrap_or_default(), text(message.payload()))
             })
             .collect()
+    }
+
+    /// Runs one of Kafka's own tools, whatever comes of it.
+    pub fn tool<'a>(&self, class: &str, arguments: impl IntoIterator<Item = &'a str>) {
+        let ran = Command::new(self.tools.join("tool")).arg(class).args(arguments).status().unwrap();
+        println!("{class}: {ran}");
     }
 
     /// Produces lines `key<TAB>value` with Kafka's own console producer.
@@ -290,8 +333,12 @@ impl Drop for Broker {
     }
 }
 
+/// Key and value of a record, as they are.
+pub type KeyAndValue = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// A record that was read, as it is.
 pub struct Bytes {
+    pub timestamp: Option<i64>,
     pub key: Option<Vec<u8>>,
     pub headers: Vec<(String, String)>,
     pub value: Option<Vec<u8>>,
@@ -421,11 +468,6 @@ impl Instance {
         until(&format!("the instance says: {text}"), || self.log().contains(text).then_some(()));
     }
 
-    /// The process's number.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// The body of a page, with its status.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         get(&format!("http://{}{path}", self.address))
@@ -530,16 +572,6 @@ pub fn ledgers_of(metrics: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
 pub fn sum(metrics: &BTreeMap<String, f64>, name: &str, labels: &[&str]) -> f64 {
     let of = |series: &str| series.split('{').next() == Some(name) && labels.iter().all(|label| series.contains(label));
     metrics.iter().filter(|(series, _)| of(series)).map(|(_, value)| value).sum()
-}
-
-/// Fails if a counter of `before` is higher than in `after`.
-pub fn assert_never_falls(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) {
-    for (series, value) in before {
-        if !series.contains("_open_") {
-            let now = after.get(series).copied().unwrap_or_default();
-            assert!(now >= *value, "{series} fell from {value} to {now}");
-        }
-    }
 }
 
 /// Small, repeatable randomness.

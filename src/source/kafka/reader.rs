@@ -22,6 +22,8 @@ use crate::record::Partition;
 /// A process that was fenced this often within that time is not alone.
 const FENCED_AT_MOST: usize = 5;
 const FENCED_WITHIN: Duration = Duration::from_secs(120);
+/// How long to wait before brokers are asked again that did not answer, or did not know yet.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// How long after a rebalance another member of the group must have gone again before it counts as one.
 const SETTLE: Duration = Duration::from_secs(10);
 
@@ -205,6 +207,7 @@ impl Reader {
                 Err(_) if self.shared.stopped() => return Ok(()),
                 Err(error) => self.shared.note_error(format_args!("the group's positions cannot be read: {error}")),
             }
+            std::thread::park_timeout(ASK_AGAIN);
         };
         for element in committed.elements() {
             let claimed = element.metadata().strip_prefix(super::CLAIM);
@@ -262,6 +265,7 @@ impl Reader {
                 Err(_) if self.shared.stopped() => return None,
                 Err(error) => self.shared.note_error(format_args!("the ends of {partition} cannot be read: {error}")),
             }
+            std::thread::park_timeout(ASK_AGAIN);
         }
     }
 

@@ -2,13 +2,16 @@
 //! is counted exactly once, as an audit says, and nothing that was shown falls.
 
 mod brokers;
+mod clocks;
 mod damage;
 mod disks;
 mod kills;
 mod networks;
 mod partitions;
 mod poison;
+mod random;
 mod rebalances;
 mod retention;
 mod topics;
+mod upgrade;
 mod zombies;

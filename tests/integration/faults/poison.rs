@@ -9,7 +9,9 @@ use crate::support::*;
 const EVERY: usize = 3;
 
 /// What is wrong, the value, and why it is refused; `None` where it is no dead letter.
-fn poison() -> Vec<(&'static str, Option<Vec<u8>>, Option<&'static str>)> {
+type Poison = (&'static str, Option<Vec<u8>>, Option<&'static str>);
+
+fn poison() -> Vec<Poison> {
     let text = |text: &str| Some(text.as_bytes().to_vec());
     let nested = |depth: usize| Some(["[".repeat(depth), "]".repeat(depth)].concat().into_bytes());
     vec![
