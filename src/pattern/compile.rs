@@ -57,6 +57,10 @@ pub(super) enum Owner {
 #[derive(Clone, Debug)]
 pub(super) struct CompiledPhrase {
     pub owner: Owner,
+    /// The fields in which it counts.
+    pub fields: u8,
+    /// The only part, where there is only one.
+    pub piece: Option<u32>,
     pub sides: Box<[Box<[Link]>]>,
 }
 
@@ -69,14 +73,6 @@ pub(super) struct Link {
 }
 
 impl CompiledPhrase {
-    /// The only part, where there is only one.
-    pub fn one_piece(&self) -> Option<u32> {
-        match &*self.sides {
-            [side] if side.len() == 1 => side.first().map(|link| link.part),
-            _ => None,
-        }
-    }
-
     /// All parts.
     pub fn parts(&self) -> impl Iterator<Item = u32> {
         self.sides.iter().flatten().map(|link| link.part)
@@ -87,6 +83,8 @@ impl CompiledPhrase {
 #[derive(Clone, Debug)]
 pub(super) struct OwnedRegex {
     pub rule: u32,
+    /// The fields in which it counts.
+    pub fields: u8,
     pub regex: GatedRegex,
 }
 
@@ -94,7 +92,6 @@ pub(super) struct OwnedRegex {
 #[derive(Clone, Debug)]
 pub(super) struct CompiledRule {
     pub affects: Option<Affects>,
-    pub fields: u8,
     pub when: Box<[Condition]>,
     /// The rules of which one must be there, too; none where it needs none.
     pub needs: Box<[u32]>,
@@ -139,8 +136,8 @@ impl Matcher {
             builder.add(rule, index);
         }
         for (zone, index) in packs.zones.iter().zip(0..) {
-            zone.starts.iter().for_each(|start| builder.add_phrase(&start.phrase, Owner::ZoneStart(index)));
-            zone.ends.iter().for_each(|end| builder.add_phrase(&end.phrase, Owner::ZoneEnd(index)));
+            zone.starts.iter().for_each(|start| builder.add_phrase(&start.phrase, Owner::ZoneStart(index), u8::MAX));
+            zone.ends.iter().for_each(|end| builder.add_phrase(&end.phrase, Owner::ZoneEnd(index), u8::MAX));
         }
         builder.build(packs).map_err(|error| {
             let mut problems = Problems::new();
@@ -164,17 +161,18 @@ impl Matcher {
 
 impl Builder {
     fn add(&mut self, rule: &Rule, index: u32) {
-        rule.phrases.iter().for_each(|written| self.add_phrase(&written.phrase, Owner::Rule(index)));
-        rule.unless.iter().for_each(|written| self.add_phrase(&written.phrase, Owner::Unless(index)));
+        let fields = rule.fields;
+        rule.phrases.iter().for_each(|written| self.add_phrase(&written.phrase, Owner::Rule(index), fields));
+        rule.unless.iter().for_each(|written| self.add_phrase(&written.phrase, Owner::Unless(index), fields));
         for written in &rule.regexes {
-            self.add_gate(&written.regex.gate);
-            self.regexes.push(OwnedRegex { rule: index, regex: written.regex.clone() });
+            self.add_gate(&written.regex.gate, fields);
+            self.regexes.push(OwnedRegex { rule: index, fields, regex: written.regex.clone() });
         }
     }
 
     /// Literals that start with a word are found with the words of phrases; those that may start inside one need an
     /// automaton of their own.
-    fn add_gate(&mut self, gate: &Gate) {
+    fn add_gate(&mut self, gate: &Gate, fields: u8) {
         let regex = count(self.regexes.len());
         let (words, others): (Vec<_>, Vec<_>) = gate.literals.iter().partition(|literal| gate.starts_word(literal));
         for literal in others {
@@ -184,16 +182,20 @@ impl Builder {
             let literal =
                 |text: &String| Literal { pieces: vec![text.trim().to_owned()], open: text.ends_with(is_word) };
             let part = Part { gap: 0, alternatives: words.into_iter().map(literal).collect() };
-            self.add_phrase(&Phrase { sides: vec![vec![part]] }, Owner::Gate(regex));
+            self.add_phrase(&Phrase { sides: vec![vec![part]] }, Owner::Gate(regex), fields);
         }
     }
 
-    fn add_phrase(&mut self, phrase: &Phrase, owner: Owner) {
-        let mut sides = Vec::new();
+    fn add_phrase(&mut self, phrase: &Phrase, owner: Owner, fields: u8) {
+        let mut sides: Vec<Box<[Link]>> = Vec::new();
         for side in &phrase.sides {
             sides.push(side.iter().map(|part| Link { part: self.part(&part.alternatives), gap: part.gap }).collect());
         }
-        self.phrases.push(CompiledPhrase { owner, sides: sides.into() });
+        let piece = match sides.as_slice() {
+            [side] if side.len() == 1 => side.first().map(|link| link.part),
+            _ => None,
+        };
+        self.phrases.push(CompiledPhrase { owner, fields, piece, sides: sides.into() });
     }
 
     /// The number of a part; the same for the same alternatives.
@@ -255,7 +257,6 @@ fn compiled(rule: &Rule, index: &HashMap<String, u32>) -> CompiledRule {
     let numbers = |names: &[String]| names.iter().filter_map(|name| index.get(name)).copied().collect();
     CompiledRule {
         affects: rule.affects,
-        fields: rule.fields,
         when: rule.when.clone().into(),
         needs: numbers(&rule.needs),
         replaces: numbers(&rule.replaces),
