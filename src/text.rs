@@ -118,7 +118,9 @@ impl Folded {
         let mut rest = Rest { text, at: 0, stable: 0, easy: true };
         while rest.at < text.len() {
             self.plain(&mut rest);
-            self.special(&mut rest);
+            if !rest.easy {
+                self.special(&mut rest);
+            }
         }
     }
 
@@ -146,6 +148,7 @@ impl Folded {
         let may_be_mark = bytes.get(length).is_some_and(|byte| *byte >= FIRST_MARK_BYTE);
         if length > 0 && may_be_mark && rest.extends(rest.at + length) {
             length -= 1;
+            rest.easy = false;
         }
         self.bytes.truncate(before + length);
         self.note_lines(before, bytes.get(..length).unwrap_or_default());
@@ -492,6 +495,7 @@ pub fn word_after(text: &[u8], at: usize) -> bool {
 }
 
 /// Where the ASCII letters and digits that go on at a byte offset end.
+#[inline]
 fn ascii_word_end(text: &[u8], mut at: usize) -> usize {
     while let Some(bytes) = text.get(at..).and_then(|rest| rest.first_chunk()) {
         let length = leading_alphanumeric(u64::from_le_bytes(*bytes));
@@ -518,9 +522,15 @@ fn leading_alphanumeric(bytes: u64) -> usize {
 }
 
 /// Where the word that goes on at a byte offset ends; the offset itself where none does.
-pub fn word_end(text: &[u8], mut at: usize) -> usize {
+#[inline]
+pub fn word_end(text: &[u8], at: usize) -> usize {
+    let end = ascii_word_end(text, at);
+    if text.get(end).is_none_or(u8::is_ascii) { end } else { word_end_beyond_ascii(text, end) }
+}
+
+/// Where the word ends that may go on with a character beyond ASCII.
+fn word_end_beyond_ascii(text: &[u8], mut at: usize) -> usize {
     loop {
-        at = ascii_word_end(text, at);
         let length = match text.get(at..).unwrap_or_default() {
             [] => 0,
             [byte, ..] if byte.is_ascii() => 0,
@@ -531,7 +541,7 @@ pub fn word_end(text: &[u8], mut at: usize) -> usize {
         if length == 0 {
             return at;
         }
-        at += length;
+        at = ascii_word_end(text, at + length);
     }
 }
 

@@ -4,9 +4,12 @@
 //! Rules are sorted by name first, so that nothing depends on the order in which they were written. Alternatives that
 //! several phrases share, such as word lists, are compiled and found once.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use aho_corasick::automaton::Automaton;
+use aho_corasick::dfa::DFA;
+use aho_corasick::{Anchored, MatchKind, StartKind};
 use hashbrown::HashMap;
 
 use super::pack::Packs;
@@ -27,15 +30,50 @@ pub struct Matcher {
     /// By part: the phrases that are looked at where it is found.
     pub(super) parts: Vec<Box<[u32]>>,
     pub(super) phrases: Vec<CompiledPhrase>,
-    /// Finds the literals that regexes require and that may start inside a word.
-    pub(super) gates: Option<AhoCorasick>,
-    /// By literal of [`Matcher::gates`]: the regexes that require it.
-    pub(super) gated: Vec<Box<[u32]>>,
+    pub(super) inner_gates: Option<InnerGates>,
     pub(super) regexes: Vec<OwnedRegex>,
     pub(super) rules: Vec<CompiledRule>,
     pub(super) zones: Vec<CompiledZone>,
     /// The fields that any rule looks at.
     pub(super) fields: u8,
+}
+
+/// Finds the literals that regexes require and that may start inside a word.
+#[derive(Debug)]
+pub(super) struct InnerGates {
+    automaton: DFA,
+    /// By literal: the regexes that require it.
+    regexes: Vec<Box<[u32]>>,
+}
+
+impl InnerGates {
+    fn new(mut gates: Vec<(String, Vec<u32>)>) -> Result<Self, aho_corasick::BuildError> {
+        gates.sort_unstable();
+        let mut builder = DFA::builder();
+        builder.match_kind(MatchKind::Standard).start_kind(StartKind::Unanchored).prefilter(false);
+        let automaton = builder.build(gates.iter().map(|(literal, _)| literal))?;
+        Ok(Self { automaton, regexes: gates.into_iter().map(|(_, regexes)| regexes.into_boxed_slice()).collect() })
+    }
+
+    /// Calls `found` with each place of a literal and the regexes that require it; literals may overlap.
+    pub fn find(&self, text: &[u8], mut found: impl FnMut(&[u32], Range<usize>)) {
+        let Ok(mut state) = self.automaton.start_state(Anchored::No) else { return };
+        for (byte, end) in text.iter().zip(1..) {
+            state = self.automaton.next_state(Anchored::No, state, *byte);
+            if !self.automaton.is_special(state) || !self.automaton.is_match(state) {
+                continue;
+            }
+            for index in 0..self.automaton.match_len(state) {
+                let literal = self.automaton.match_pattern(state, index);
+                let regexes = self.regexes.get(literal.as_usize()).map(|regexes| &**regexes).unwrap_or_default();
+                found(regexes, end - self.automaton.pattern_len(literal)..end);
+            }
+        }
+    }
+
+    fn memory(&self) -> usize {
+        self.automaton.memory_usage()
+    }
 }
 
 /// What a phrase is there for.
@@ -154,7 +192,7 @@ impl Matcher {
             words: self.trie.vocabulary().len(),
             nodes: self.trie.len(),
             regexes: self.regexes.len(),
-            bytes: self.trie.memory() + self.gates.as_ref().map_or(0, AhoCorasick::memory_usage),
+            bytes: self.trie.memory() + self.inner_gates.as_ref().map_or(0, InnerGates::memory),
         }
     }
 }
@@ -233,18 +271,14 @@ impl Builder {
 
     fn build(self, packs: &Packs) -> Result<Matcher, aho_corasick::BuildError> {
         let parts = self.looked_at();
-        let mut gates: Vec<(String, Vec<u32>)> = self.gates.into_iter().collect();
-        gates.sort_unstable();
-        let mut builder = AhoCorasick::builder();
-        let automaton = builder.match_kind(MatchKind::Standard).kind(Some(AhoCorasickKind::DFA)).prefilter(false);
-        let automaton = (!gates.is_empty()).then(|| automaton.build(gates.iter().map(|(literal, _)| literal)));
+        let gates: Vec<(String, Vec<u32>)> = self.gates.into_iter().collect();
+        let inner_gates = if gates.is_empty() { None } else { Some(InnerGates::new(gates)?) };
         let index: HashMap<String, u32> = packs.rules.iter().map(Rule::name).zip(0..).collect();
         Ok(Matcher {
             trie: self.trie.build(),
             parts,
             phrases: self.phrases,
-            gates: automaton.transpose()?,
-            gated: gates.into_iter().map(|(_, regexes)| regexes.into_boxed_slice()).collect(),
+            inner_gates,
             regexes: self.regexes,
             rules: packs.rules.iter().map(|rule| compiled(rule, &index)).collect(),
             zones: packs.zones.iter().map(CompiledZone::new).collect(),

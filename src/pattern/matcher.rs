@@ -278,12 +278,12 @@ impl Matcher {
     fn run_regexes(&self, field: u8, scratch: &mut Scratch) {
         let Scratch { folded, matches, gates, .. } = scratch;
         let text = folded.bytes();
-        for hit in self.gates.iter().flat_map(|automaton| automaton.find_overlapping_iter(text)) {
-            let regexes = self.gated.get(hit.pattern().as_usize()).map(|regexes| &**regexes).unwrap_or_default();
-            let looks_here =
-                |regex: u32| self.regexes.get(regex as usize).is_some_and(|owned| owned.fields & field != 0);
-            let here = regexes.iter().filter(|regex| looks_here(**regex));
-            gates.extend(here.map(|r| GateHit { regex: *r, start: count(hit.start()), end: count(hit.end()) }));
+        let looks_here = |regex: u32| self.regexes.get(regex as usize).is_some_and(|owned| owned.fields & field != 0);
+        if let Some(inner) = &self.inner_gates {
+            inner.find(text, |regexes, place| {
+                let here = regexes.iter().filter(|regex| looks_here(**regex));
+                gates.extend(here.map(|r| GateHit { regex: *r, start: count(place.start), end: count(place.end) }));
+            });
         }
         gates.sort_unstable();
         for hits in gates.chunk_by(|a, b| a.regex == b.regex) {
