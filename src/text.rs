@@ -26,33 +26,29 @@ const BLOCK: usize = 32;
 const FIRST_MARK_BYTE: u8 = 0xCC;
 
 /// What to do with an ASCII byte: 0 asks for a closer look, all else is the folded byte.
-const ASCII: [u8; 256] = ascii_table();
-
-const fn ascii_table() -> [u8; 256] {
+const ASCII: [u8; 256] = {
     let mut table = [0; 256];
     let mut byte = 1_u8;
     while byte < 128 {
         table[byte as usize] = match byte {
             b'<' | b'&' | b'{' | b'}' | b'*' | b'_' | b'!' | b'[' => 0,
-            b'`' => b'\'',
-            b'-' | b'\t'..=b'\r' => b' ',
-            _ => byte.to_ascii_lowercase(),
+            _ => fold_ascii(byte),
         };
         byte += 1;
     }
     table
-}
-
-/// By byte: whether it is an ASCII letter or digit.
-const IN_WORD: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0_u8;
-    while byte < 128 {
-        table[byte as usize] = byte.is_ascii_alphanumeric();
-        byte += 1;
-    }
-    table
 };
+
+/// The folded form of an ASCII byte that is no markup. Compiled to vector instructions where it is applied to many.
+const fn fold_ascii(byte: u8) -> u8 {
+    if (byte == b'-') | (byte.wrapping_sub(b'\t') <= b'\r' - b'\t') {
+        b' '
+    } else if byte == b'`' {
+        b'\''
+    } else {
+        byte.to_ascii_lowercase()
+    }
+}
 
 /// Where a stretch of folded text comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +118,9 @@ impl Folded {
         let mut rest = Rest { text, at: 0, stable: 0, easy: true };
         while rest.at < text.len() {
             self.plain(&mut rest);
-            self.special(&mut rest);
+            if !rest.easy {
+                self.special(&mut rest);
+            }
         }
     }
 
@@ -132,7 +130,7 @@ impl Folded {
         let before = self.bytes.len();
         let blocks = if rest.easy { plain_blocks(self.bytes.last().copied().unwrap_or(b' '), bytes) } else { 0 };
         let (whole, others) = bytes.split_at(blocks);
-        self.bytes.extend(whole.iter().map(|byte| ASCII[usize::from(*byte)]));
+        self.bytes.extend(whole.iter().map(|byte| fold_ascii(*byte)));
         let mut last = self.bytes.last().copied().unwrap_or(b' ');
         self.bytes.resize(before + blocks + others.len().min(BLOCK), 0);
         let mut length = blocks;
@@ -150,6 +148,7 @@ impl Folded {
         let may_be_mark = bytes.get(length).is_some_and(|byte| *byte >= FIRST_MARK_BYTE);
         if length > 0 && may_be_mark && rest.extends(rest.at + length) {
             length -= 1;
+            rest.easy = false;
         }
         self.bytes.truncate(before + length);
         self.note_lines(before, bytes.get(..length).unwrap_or_default());
@@ -495,22 +494,54 @@ pub fn word_after(text: &[u8], at: usize) -> bool {
     }
 }
 
+/// Where the ASCII letters and digits that go on at a byte offset end.
+#[inline]
+fn ascii_word_end(text: &[u8], mut at: usize) -> usize {
+    while let Some(bytes) = text.get(at..).and_then(|rest| rest.first_chunk()) {
+        let length = leading_alphanumeric(u64::from_le_bytes(*bytes));
+        at += length;
+        if length < size_of::<u64>() {
+            return at;
+        }
+    }
+    let rest = text.get(at..).unwrap_or_default();
+    at + rest.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count()
+}
+
+/// How many of eight bytes, the lowest first, are ASCII letters or digits up to the first that is neither.
+fn leading_alphanumeric(bytes: u64) -> usize {
+    const LOW: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = LOW << 7;
+    // Sets the high bit of each byte that is at least a character; no sum reaches the next byte.
+    let at_least = |bytes: u64, c: u8| (bytes & !HIGH) + LOW * u64::from(0x80 - c);
+    let lower = bytes | LOW * 0x20;
+    let letters = at_least(lower, b'a') & !at_least(lower, b'z' + 1);
+    let digits = at_least(bytes, b'0') & !at_least(bytes, b'9' + 1);
+    let others = (!(letters | digits) | bytes) & HIGH;
+    others.trailing_zeros() as usize / 8
+}
+
 /// Where the word that goes on at a byte offset ends; the offset itself where none does.
+#[inline]
 pub fn word_end(text: &[u8], at: usize) -> usize {
-    let mut rest = text.get(at..).unwrap_or_default();
+    let end = ascii_word_end(text, at);
+    if text.get(end).is_none_or(u8::is_ascii) { end } else { word_end_beyond_ascii(text, end) }
+}
+
+/// Where the word ends that may go on with a character beyond ASCII.
+fn word_end_beyond_ascii(text: &[u8], mut at: usize) -> usize {
     loop {
-        let ascii = rest.iter().take_while(|byte| IN_WORD[usize::from(**byte)]).count();
-        rest = rest.get(ascii..).unwrap_or_default();
-        let length = match rest {
+        let length = match text.get(at..).unwrap_or_default() {
+            [] => 0,
             [byte, ..] if byte.is_ascii() => 0,
             // À to ÿ are letters but for × and ÷.
             [0xC3, second, ..] if !matches!(second, 0x97 | 0xB7) => 2,
-            _ => first_char(rest).filter(|c| is_word(*c)).map_or(0, char::len_utf8),
+            rest => first_char(rest).filter(|c| is_word(*c)).map_or(0, char::len_utf8),
         };
         if length == 0 {
-            return text.len() - rest.len();
+            return at;
         }
-        rest = rest.get(length..).unwrap_or_default();
+        at = ascii_word_end(text, at + length);
     }
 }
 

@@ -4,9 +4,12 @@
 //! Rules are sorted by name first, so that nothing depends on the order in which they were written. Alternatives that
 //! several phrases share, such as word lists, are compiled and found once.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use aho_corasick::automaton::Automaton;
+use aho_corasick::dfa::DFA;
+use aho_corasick::{Anchored, MatchKind, StartKind};
 use hashbrown::HashMap;
 
 use super::pack::Packs;
@@ -27,15 +30,50 @@ pub struct Matcher {
     /// By part: the phrases that are looked at where it is found.
     pub(super) parts: Vec<Box<[u32]>>,
     pub(super) phrases: Vec<CompiledPhrase>,
-    /// Finds the literals that regexes require and that may start inside a word.
-    pub(super) gates: Option<AhoCorasick>,
-    /// By literal of [`Matcher::gates`]: the regexes that require it.
-    pub(super) gated: Vec<Box<[u32]>>,
+    pub(super) inner_gates: Option<InnerGates>,
     pub(super) regexes: Vec<OwnedRegex>,
     pub(super) rules: Vec<CompiledRule>,
     pub(super) zones: Vec<CompiledZone>,
     /// The fields that any rule looks at.
     pub(super) fields: u8,
+}
+
+/// Finds the literals that regexes require and that may start inside a word.
+#[derive(Debug)]
+pub(super) struct InnerGates {
+    automaton: DFA,
+    /// By literal: the regexes that require it.
+    regexes: Vec<Box<[u32]>>,
+}
+
+impl InnerGates {
+    fn new(mut gates: Vec<(String, Vec<u32>)>) -> Result<Self, aho_corasick::BuildError> {
+        gates.sort_unstable();
+        let mut builder = DFA::builder();
+        builder.match_kind(MatchKind::Standard).start_kind(StartKind::Unanchored).prefilter(false);
+        let automaton = builder.build(gates.iter().map(|(literal, _)| literal))?;
+        Ok(Self { automaton, regexes: gates.into_iter().map(|(_, regexes)| regexes.into_boxed_slice()).collect() })
+    }
+
+    /// Calls `found` with each place of a literal and the regexes that require it; literals may overlap.
+    pub fn find(&self, text: &[u8], mut found: impl FnMut(&[u32], Range<usize>)) {
+        let Ok(mut state) = self.automaton.start_state(Anchored::No) else { return };
+        for (byte, end) in text.iter().zip(1..) {
+            state = self.automaton.next_state(Anchored::No, state, *byte);
+            if !self.automaton.is_special(state) || !self.automaton.is_match(state) {
+                continue;
+            }
+            for index in 0..self.automaton.match_len(state) {
+                let literal = self.automaton.match_pattern(state, index);
+                let regexes = self.regexes.get(literal.as_usize()).map(|regexes| &**regexes).unwrap_or_default();
+                found(regexes, end - self.automaton.pattern_len(literal)..end);
+            }
+        }
+    }
+
+    fn memory(&self) -> usize {
+        self.automaton.memory_usage()
+    }
 }
 
 /// What a phrase is there for.
@@ -57,6 +95,10 @@ pub(super) enum Owner {
 #[derive(Clone, Debug)]
 pub(super) struct CompiledPhrase {
     pub owner: Owner,
+    /// The fields in which it counts.
+    pub fields: u8,
+    /// The only part, where there is only one.
+    pub piece: Option<u32>,
     pub sides: Box<[Box<[Link]>]>,
 }
 
@@ -69,14 +111,6 @@ pub(super) struct Link {
 }
 
 impl CompiledPhrase {
-    /// The only part, where there is only one.
-    pub fn one_piece(&self) -> Option<u32> {
-        match &*self.sides {
-            [side] if side.len() == 1 => side.first().map(|link| link.part),
-            _ => None,
-        }
-    }
-
     /// All parts.
     pub fn parts(&self) -> impl Iterator<Item = u32> {
         self.sides.iter().flatten().map(|link| link.part)
@@ -87,6 +121,8 @@ impl CompiledPhrase {
 #[derive(Clone, Debug)]
 pub(super) struct OwnedRegex {
     pub rule: u32,
+    /// The fields in which it counts.
+    pub fields: u8,
     pub regex: GatedRegex,
 }
 
@@ -94,7 +130,6 @@ pub(super) struct OwnedRegex {
 #[derive(Clone, Debug)]
 pub(super) struct CompiledRule {
     pub affects: Option<Affects>,
-    pub fields: u8,
     pub when: Box<[Condition]>,
     /// The rules of which one must be there, too; none where it needs none.
     pub needs: Box<[u32]>,
@@ -139,8 +174,8 @@ impl Matcher {
             builder.add(rule, index);
         }
         for (zone, index) in packs.zones.iter().zip(0..) {
-            zone.starts.iter().for_each(|start| builder.add_phrase(&start.phrase, Owner::ZoneStart(index)));
-            zone.ends.iter().for_each(|end| builder.add_phrase(&end.phrase, Owner::ZoneEnd(index)));
+            zone.starts.iter().for_each(|start| builder.add_phrase(&start.phrase, Owner::ZoneStart(index), u8::MAX));
+            zone.ends.iter().for_each(|end| builder.add_phrase(&end.phrase, Owner::ZoneEnd(index), u8::MAX));
         }
         builder.build(packs).map_err(|error| {
             let mut problems = Problems::new();
@@ -157,24 +192,25 @@ impl Matcher {
             words: self.trie.vocabulary().len(),
             nodes: self.trie.len(),
             regexes: self.regexes.len(),
-            bytes: self.trie.memory() + self.gates.as_ref().map_or(0, AhoCorasick::memory_usage),
+            bytes: self.trie.memory() + self.inner_gates.as_ref().map_or(0, InnerGates::memory),
         }
     }
 }
 
 impl Builder {
     fn add(&mut self, rule: &Rule, index: u32) {
-        rule.phrases.iter().for_each(|written| self.add_phrase(&written.phrase, Owner::Rule(index)));
-        rule.unless.iter().for_each(|written| self.add_phrase(&written.phrase, Owner::Unless(index)));
+        let fields = rule.fields;
+        rule.phrases.iter().for_each(|written| self.add_phrase(&written.phrase, Owner::Rule(index), fields));
+        rule.unless.iter().for_each(|written| self.add_phrase(&written.phrase, Owner::Unless(index), fields));
         for written in &rule.regexes {
-            self.add_gate(&written.regex.gate);
-            self.regexes.push(OwnedRegex { rule: index, regex: written.regex.clone() });
+            self.add_gate(&written.regex.gate, fields);
+            self.regexes.push(OwnedRegex { rule: index, fields, regex: written.regex.clone() });
         }
     }
 
     /// Literals that start with a word are found with the words of phrases; those that may start inside one need an
     /// automaton of their own.
-    fn add_gate(&mut self, gate: &Gate) {
+    fn add_gate(&mut self, gate: &Gate, fields: u8) {
         let regex = count(self.regexes.len());
         let (words, others): (Vec<_>, Vec<_>) = gate.literals.iter().partition(|literal| gate.starts_word(literal));
         for literal in others {
@@ -184,16 +220,20 @@ impl Builder {
             let literal =
                 |text: &String| Literal { pieces: vec![text.trim().to_owned()], open: text.ends_with(is_word) };
             let part = Part { gap: 0, alternatives: words.into_iter().map(literal).collect() };
-            self.add_phrase(&Phrase { sides: vec![vec![part]] }, Owner::Gate(regex));
+            self.add_phrase(&Phrase { sides: vec![vec![part]] }, Owner::Gate(regex), fields);
         }
     }
 
-    fn add_phrase(&mut self, phrase: &Phrase, owner: Owner) {
-        let mut sides = Vec::new();
+    fn add_phrase(&mut self, phrase: &Phrase, owner: Owner, fields: u8) {
+        let mut sides: Vec<Box<[Link]>> = Vec::new();
         for side in &phrase.sides {
             sides.push(side.iter().map(|part| Link { part: self.part(&part.alternatives), gap: part.gap }).collect());
         }
-        self.phrases.push(CompiledPhrase { owner, sides: sides.into() });
+        let piece = match sides.as_slice() {
+            [side] if side.len() == 1 => side.first().map(|link| link.part),
+            _ => None,
+        };
+        self.phrases.push(CompiledPhrase { owner, fields, piece, sides: sides.into() });
     }
 
     /// The number of a part; the same for the same alternatives.
@@ -231,18 +271,14 @@ impl Builder {
 
     fn build(self, packs: &Packs) -> Result<Matcher, aho_corasick::BuildError> {
         let parts = self.looked_at();
-        let mut gates: Vec<(String, Vec<u32>)> = self.gates.into_iter().collect();
-        gates.sort_unstable();
-        let mut builder = AhoCorasick::builder();
-        let automaton = builder.match_kind(MatchKind::Standard).kind(Some(AhoCorasickKind::DFA)).prefilter(false);
-        let automaton = (!gates.is_empty()).then(|| automaton.build(gates.iter().map(|(literal, _)| literal)));
+        let gates: Vec<(String, Vec<u32>)> = self.gates.into_iter().collect();
+        let inner_gates = if gates.is_empty() { None } else { Some(InnerGates::new(gates)?) };
         let index: HashMap<String, u32> = packs.rules.iter().map(Rule::name).zip(0..).collect();
         Ok(Matcher {
             trie: self.trie.build(),
             parts,
             phrases: self.phrases,
-            gates: automaton.transpose()?,
-            gated: gates.into_iter().map(|(_, regexes)| regexes.into_boxed_slice()).collect(),
+            inner_gates,
             regexes: self.regexes,
             rules: packs.rules.iter().map(|rule| compiled(rule, &index)).collect(),
             zones: packs.zones.iter().map(CompiledZone::new).collect(),
@@ -255,7 +291,6 @@ fn compiled(rule: &Rule, index: &HashMap<String, u32>) -> CompiledRule {
     let numbers = |names: &[String]| names.iter().filter_map(|name| index.get(name)).copied().collect();
     CompiledRule {
         affects: rule.affects,
-        fields: rule.fields,
         when: rule.when.clone().into(),
         needs: numbers(&rule.needs),
         replaces: numbers(&rule.replaces),

@@ -95,9 +95,10 @@ pub struct Scratch {
     /// Where `unless` phrases were found.
     pub(crate) cancels: Vec<Match>,
     tokens: Tokens,
-    found: Vec<PartHit>,
     hits: Hits,
-    /// The phrases in several parts of which the rarest part was found.
+    /// The phrases in one piece that were found.
+    pieces: Vec<u32>,
+    /// The phrases in several parts all of which were found.
     pending: Vec<u32>,
     /// Matches in one piece: inside them, parts of other phrases may count for nothing.
     blockers: Vec<Match>,
@@ -172,8 +173,6 @@ impl Matcher {
     pub(crate) fn scan(&self, field: TextField, text: &str, ticket: &Ticket, scratch: &mut Scratch) {
         scratch.matches.clear();
         scratch.cancels.clear();
-        scratch.found.clear();
-        scratch.pending.clear();
         scratch.gates.clear();
         scratch.zone_hits.clear();
         let field = Findings::bit(field);
@@ -182,8 +181,9 @@ impl Matcher {
         }
         scratch.folded.fold(text);
         scratch.tokens.cut(&scratch.folded, self.trie.vocabulary());
-        self.find_parts(scratch);
-        self.take_pieces(field, scratch);
+        scratch.hits.find(&self.trie, &scratch.tokens, self.parts.len());
+        self.choose_phrases(field, scratch);
+        self.take_pieces(scratch);
         self.run_regexes(field, scratch);
         self.take_pending(ticket, scratch);
         self.settle(ticket, scratch);
@@ -197,45 +197,36 @@ impl Matcher {
         }
     }
 
-    fn find_parts(&self, scratch: &mut Scratch) {
-        let Scratch { tokens, found, hits, .. } = scratch;
-        self.trie.find(tokens, |part, first, last| found.push(PartHit { part, first, last }));
-        hits.fill(found, self.parts.len());
-    }
-
-    /// Takes the phrases in one piece; notes the others for which it pays to look.
-    fn take_pieces(&self, field: u8, scratch: &mut Scratch) {
-        let Scratch { tokens, hits, pending, matches, cancels, gates, zone_hits, .. } = scratch;
+    /// Notes the phrases for which it pays to look, and asks for their hits.
+    fn choose_phrases(&self, field: u8, scratch: &mut Scratch) {
+        let Scratch { hits, pieces, pending, .. } = scratch;
+        pieces.clear();
+        pending.clear();
         for part in hits.parts() {
             for index in self.parts.get(*part as usize).map(|phrases| &**phrases).unwrap_or_default() {
-                let Some(phrase) = self.phrases.get(*index as usize).filter(|p| self.looks_here(p.owner, field)) else {
-                    continue;
-                };
-                if phrase.one_piece().is_none() {
-                    if phrase.parts().all(|part| !hits.of(part).is_empty()) {
-                        pending.push(*index);
-                    }
-                    continue;
-                }
-                for hit in hits.of(*part) {
-                    match phrase.owner {
-                        Owner::Gate(regex) => gates.push(gate_hit(regex, hit, tokens.as_slice())),
-                        owner => take(owner, hit, false, tokens.as_slice(), (matches, cancels, zone_hits)),
-                    }
+                match self.phrases.get(*index as usize).filter(|phrase| phrase.fields & field != 0) {
+                    Some(phrase) if phrase.piece.is_some() => pieces.push(*index),
+                    Some(phrase) if phrase.parts().all(|part| hits.has(part)) => pending.push(*index),
+                    _ => {}
                 }
             }
         }
+        for phrase in pieces.iter().chain(pending.iter()).filter_map(|index| self.phrases.get(*index as usize)) {
+            phrase.parts().for_each(|part| hits.want(part));
+        }
+        hits.lay(&self.trie);
     }
 
-    fn looks_here(&self, owner: Owner, field: u8) -> bool {
-        match owner {
-            Owner::Rule(rule) | Owner::Unless(rule) => {
-                self.rules.get(rule as usize).is_some_and(|rule| rule.fields & field != 0)
+    /// Takes the phrases in one piece.
+    fn take_pieces(&self, scratch: &mut Scratch) {
+        let Scratch { tokens, hits, pieces, matches, cancels, gates, zone_hits, .. } = scratch;
+        for phrase in pieces.iter().filter_map(|index| self.phrases.get(*index as usize)) {
+            for hit in phrase.piece.map(|part| hits.of(part)).unwrap_or_default() {
+                match phrase.owner {
+                    Owner::Gate(regex) => gates.push(gate_hit(regex, hit, tokens.as_slice())),
+                    owner => take(owner, hit, false, tokens.as_slice(), (matches, cancels, zone_hits)),
+                }
             }
-            Owner::Gate(regex) => {
-                self.regexes.get(regex as usize).is_some_and(|owned| self.looks_here(Owner::Rule(owned.rule), field))
-            }
-            Owner::ZoneStart(_) | Owner::ZoneEnd(_) => true,
         }
     }
 
@@ -287,10 +278,12 @@ impl Matcher {
     fn run_regexes(&self, field: u8, scratch: &mut Scratch) {
         let Scratch { folded, matches, gates, .. } = scratch;
         let text = folded.bytes();
-        for hit in self.gates.iter().flat_map(|automaton| automaton.find_overlapping_iter(text)) {
-            let regexes = self.gated.get(hit.pattern().as_usize()).map(|regexes| &**regexes).unwrap_or_default();
-            let here = regexes.iter().filter(|regex| self.looks_here(Owner::Gate(**regex), field));
-            gates.extend(here.map(|r| GateHit { regex: *r, start: count(hit.start()), end: count(hit.end()) }));
+        let looks_here = |regex: u32| self.regexes.get(regex as usize).is_some_and(|owned| owned.fields & field != 0);
+        if let Some(inner) = &self.inner_gates {
+            inner.find(text, |regexes, place| {
+                let here = regexes.iter().filter(|regex| looks_here(**regex));
+                gates.extend(here.map(|r| GateHit { regex: *r, start: count(place.start), end: count(place.end) }));
+            });
         }
         gates.sort_unstable();
         for hits in gates.chunk_by(|a, b| a.regex == b.regex) {

@@ -12,6 +12,7 @@ pub mod pack;
 pub mod phrase;
 pub mod regex;
 pub mod rule;
+mod table;
 mod trie;
 pub mod when;
 mod word;

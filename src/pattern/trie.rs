@@ -6,7 +6,8 @@ use std::ops::Range;
 use hashbrown::HashMap;
 
 use super::phrase::Literal;
-use super::word::{Tokens, Vocabulary, cut_literal};
+use super::table::Table;
+use super::word::{Tokens, Vocabulary, VocabularyBuilder, cut_literal};
 use crate::text::count;
 
 /// All literals of all parts.
@@ -15,7 +16,7 @@ pub(super) struct Trie {
     vocabulary: Vocabulary,
     /// By word: where it leads from the root.
     root: Vec<Edge>,
-    edges: HashMap<u64, Edge>,
+    edges: Table<Edge>,
     /// By node: the parts of which a literal ends there, in [`Trie::ends`].
     nodes: Vec<Range<u32>>,
     ends: Vec<u32>,
@@ -31,8 +32,11 @@ struct Edge {
     goes_on: bool,
 }
 
-impl Edge {
-    const NOWHERE: Self = Self { node: u32::MAX, has_ends: false, goes_on: false };
+impl Default for Edge {
+    /// An edge to nowhere.
+    fn default() -> Self {
+        Self { node: u32::MAX, has_ends: false, goes_on: false }
+    }
 }
 
 /// A word after others, as one number; `glued` where nothing stands between them. There are fewer than 2³¹ nodes.
@@ -43,7 +47,7 @@ fn step(node: u32, word: u32, glued: bool) -> u64 {
 /// Collects literals.
 #[derive(Debug, Default)]
 pub(super) struct TrieBuilder {
-    vocabulary: Vocabulary,
+    vocabulary: VocabularyBuilder,
     /// By word: the node to which it leads from the root.
     root: HashMap<u32, u32>,
     edges: HashMap<u64, u32>,
@@ -83,8 +87,9 @@ impl TrieBuilder {
             let (ends, goes_on) = self.nodes.get(node as usize).map_or((true, true), |(e, on)| (!e.is_empty(), *on));
             Edge { node, has_ends: ends, goes_on }
         };
-        let edges = self.edges.iter().map(|(step, node)| (*step, edge(*node))).collect();
-        let mut root = vec![Edge::NOWHERE; self.vocabulary.len()];
+        let vocabulary = self.vocabulary.build();
+        let edges = Table::new(self.edges.iter().map(|(step, node)| (*step, edge(*node))));
+        let mut root = vec![Edge::default(); vocabulary.len()];
         for (word, node) in &self.root {
             if let Some(slot) = root.get_mut(*word as usize) {
                 *slot = edge(*node);
@@ -98,7 +103,7 @@ impl TrieBuilder {
             all.extend(ends);
             nodes.push(start..count(all.len()));
         }
-        Trie { vocabulary: self.vocabulary, root, edges, nodes, ends: all }
+        Trie { vocabulary, root, edges, nodes, ends: all }
     }
 }
 
@@ -116,37 +121,46 @@ impl Trie {
     /// Bytes on the heap, roughly.
     pub fn memory(&self) -> usize {
         self.vocabulary.memory()
-            + self.edges.capacity() * (size_of::<(u64, Edge)>() + 1)
+            + self.edges.memory()
             + self.root.len() * size_of::<Edge>()
             + self.nodes.len() * size_of::<Range<u32>>()
             + self.ends.len() * size_of::<u32>()
     }
 
-    /// Calls `found` with each part that stands in a text: the part, its first and its last token.
+    /// The parts of which a literal ends at a node.
+    pub fn parts(&self, node: u32) -> &[u32] {
+        let ends = self.nodes.get(node as usize).cloned().unwrap_or_default();
+        self.ends.get(ends.start as usize..ends.end as usize).unwrap_or_default()
+    }
+
+    /// Calls `found` with each node at which parts end and to which a text leads: the node, the first and the last token
+    /// on the way.
     pub fn find(&self, tokens: &Tokens, mut found: impl FnMut(u32, u32, u32)) {
         for (token, first) in tokens.as_slice().iter().zip(0..) {
             for word in tokens.numbers(token) {
-                if let Some(edge) = self.root.get(word as usize).filter(|edge| **edge != Edge::NOWHERE) {
-                    self.walk(*edge, tokens, first, &mut |part, last| found(part, first, last));
-                }
+                let edge = self.root.get(*word as usize).copied().unwrap_or_default();
+                self.follow(edge, tokens, first, &mut |node, last| found(node, first, last));
             }
         }
     }
 
-    /// Reports what ends where an edge leads, reached with the token `last`, and goes on from there.
-    fn walk(&self, edge: Edge, tokens: &Tokens, last: u32, found: &mut impl FnMut(u32, u32)) {
+    /// Follows an edge by the token `last`, and all that lead on from there.
+    #[inline]
+    fn follow(&self, edge: Edge, tokens: &Tokens, last: u32, found: &mut impl FnMut(u32, u32)) {
         if edge.has_ends {
-            let ends = self.nodes.get(edge.node as usize).cloned().unwrap_or_default();
-            let parts = self.ends.get(ends.start as usize..ends.end as usize).unwrap_or_default();
-            parts.iter().for_each(|part| found(*part, last));
+            found(edge.node, last);
         }
-        if !edge.goes_on {
-            return;
+        if edge.goes_on {
+            self.go_on(edge.node, tokens, last + 1, found);
         }
-        let Some(next) = tokens.as_slice().get(last as usize + 1) else { return };
-        for word in tokens.numbers(next) {
-            if let Some(edge) = self.edges.get(&step(edge.node, word, next.glued)) {
-                self.walk(*edge, tokens, last + 1, found);
+    }
+
+    /// Goes on from a node by the token `next`.
+    fn go_on(&self, node: u32, tokens: &Tokens, next: u32, found: &mut impl FnMut(u32, u32)) {
+        let Some(token) = tokens.as_slice().get(next as usize) else { return };
+        for word in tokens.numbers(token) {
+            if let Some(edge) = self.edges.get(step(node, *word, token.glued)) {
+                self.follow(edge, tokens, next, found);
             }
         }
     }

@@ -4,6 +4,8 @@
 //! It reaches as far as its lines, to one of its end phrases at the start of a line, or to the end of the field. Where
 //! zones overlap, the one that started last holds; after its last line the one beneath goes on.
 
+use memchr::memchr;
+
 use super::matcher::ZoneHit;
 use super::pack::is_good_id;
 use super::phrase::Lists;
@@ -105,7 +107,7 @@ impl CompiledZone {
 
     /// Whether one of its signs is in a text at all.
     fn may_mark(&self, text: &[u8]) -> bool {
-        self.marks.iter().any(|mark| mark.bytes().next().is_some_and(|first| text.contains(&first)))
+        self.marks.iter().any(|mark| mark.bytes().next().is_some_and(|first| memchr(first, text).is_some()))
     }
 
     fn is_mark(&self, sign: &[u8]) -> bool {
