@@ -201,6 +201,13 @@ impl Broker {
         committed.elements().iter().map(|element| element.offset().to_raw().filter(|offset| *offset >= 0)).sum()
     }
 
+    /// How many members a consumer group has.
+    pub fn members_of(&self, group: &str) -> usize {
+        let consumer: BaseConsumer = self.config().create().unwrap();
+        let groups = consumer.fetch_group_list(Some(group), LIMIT).unwrap();
+        groups.groups().iter().map(|group| group.members().len()).sum()
+    }
+
     /// Whether a transaction has written to a topic and has not ended.
     pub fn has_open_transaction(&self, topic: &str, partitions: i32) -> bool {
         let end = |isolation: &str, partition: i32| {

@@ -7,6 +7,7 @@ use crate::support::*;
 
 const FILE: &str = "journal.sqlite";
 
+/// Tried without: when the checksum was not looked at, damage went unnoticed.
 #[test]
 fn a_damaged_file_is_refused_with_the_way_out_or_shows_what_was_committed() {
     let Some(broker) = Broker::shared() else { return };

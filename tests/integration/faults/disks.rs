@@ -28,6 +28,7 @@ impl Drop for Disk {
     }
 }
 
+/// Tried without: when records below the next offset were not skipped, 3,050 of 3,000 were counted.
 #[test]
 fn a_full_disk_is_said_and_waited_for_and_nothing_is_lost() {
     let Some(broker) = Broker::shared() else { return };
@@ -52,8 +53,17 @@ fn a_full_disk_is_said_and_waited_for_and_nothing_is_lost() {
     assert!(counted < 2_000, "nothing is shown that is not written");
     assert_eq!(fleet.instance(0).get("/livez").map(|(status, _)| status), Some(200));
 
+    // On top of that it loses its session: what it has taken and could not commit comes a second time.
+    fleet.pause(0);
+    until("the session is over", || (broker.members_of(&topic) == 0).then_some(()));
+    fleet.resume(0);
+    until("the partitions come again", || {
+        (fleet.instance(0).log().matches("assigned partitions=2").count() == 2).then_some(())
+    });
+    broker.produce(&topic, &messages[2_000..2_500]);
+
     std::fs::remove_file(&filler).unwrap();
-    broker.produce(&topic, &messages[2_000..]);
+    broker.produce(&topic, &messages[2_500..]);
     fleet.assert_counted(&messages);
     let letters = std::fs::read_to_string(fleet.state(0).join("dead-letters.ndjson")).unwrap();
     for line in letters.lines() {

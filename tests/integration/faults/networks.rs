@@ -11,6 +11,7 @@ fn an_instance_with_a_file_counts_exactly_over_a_network_that_is_cut_and_slow_an
     counts_exactly_over_bad_networks(Journal::Sqlite, 1);
 }
 
+/// Tried without: when a rebalance showed what was not committed, a counter fell as another instance took over.
 #[test]
 fn two_instances_with_topics_count_exactly_over_networks_that_are_cut_and_slow_and_flapping() {
     counts_exactly_over_bad_networks(Journal::Kafka, 2);
@@ -67,6 +68,7 @@ fn counts_exactly_over_bad_networks(journal: Journal, instances: usize) {
     fleet.end();
 }
 
+/// Tried without: when being fenced was the end, it ended, fenced by its own request to join that was delivered late.
 #[test]
 fn an_instance_whose_network_loses_everything_is_replaced_and_fenced() {
     let folder = tempfile::tempdir().unwrap();

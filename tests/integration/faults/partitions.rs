@@ -6,6 +6,7 @@ use crate::support::*;
 /// New partitions are noticed soon.
 const OFTEN: &str = "\"topic.metadata.refresh.interval.ms\" = 500";
 
+/// Tried without: when it did not ask for them, it ended 10 s after its restart and blamed another member.
 #[test]
 fn partitions_that_are_added_are_counted_with_a_journal_in_a_file() {
     let Some(broker) = Broker::shared() else { return };

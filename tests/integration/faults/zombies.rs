@@ -3,6 +3,7 @@
 use crate::fleet::{Fleet, Journal};
 use crate::support::*;
 
+/// Tried without: with offsets sent for no generation its next batch was committed, and the audit was not exact.
 #[test]
 fn an_instance_that_slept_through_its_session_is_fenced_and_joins_again() {
     let Some(broker) = Broker::shared() else { return };
@@ -10,13 +11,22 @@ fn an_instance_that_slept_through_its_session_is_fenced_and_joins_again() {
     broker.create_topic(&topic, 4);
     let messages = invented(31, 6_000);
     let mut fleet = Fleet::new(&broker.address, &topic, Journal::Kafka, 2);
-    fleet.start_all();
-    fleet.wait_for_partitions(&[2, 2]);
-    // While it commits: what is fetched, prepared and in a transaction is all still to be done when it goes on.
+    fleet.start(0);
     broker.produce(&topic, &messages[..2_000]);
     fleet.wait_for_at_least(300);
-    fleet.pause(0);
-    fleet.wait_for_partitions(&[2, 4]);
+    // Between two transactions, so that nothing but the group's generation tells that its next one is out of date; and with
+    // much fetched and prepared that it will commit as soon as it goes on.
+    let journal = format!("{topic}-{topic}-journal");
+    until("it sleeps between two transactions", || {
+        fleet.pause(0);
+        let between = !broker.has_open_transaction(&journal, 4);
+        if !between {
+            fleet.resume(0);
+        }
+        between.then_some(())
+    });
+    fleet.start(1);
+    fleet.wait_for_partitions(&[4, 4]);
     broker.produce(&topic, &messages[2_000..4_000]);
     until("the other has counted all", || (records_shown(&fleet, 1) == 4_000).then_some(()));
 
@@ -27,6 +37,8 @@ fn an_instance_that_slept_through_its_session_is_fenced_and_joins_again() {
     fleet.end();
 }
 
+/// Tried without: when records of an earlier epoch were taken, some were never counted; when those below the next offset
+/// were taken as well, 6,050 of 6,000 were.
 #[test]
 fn an_instance_that_sleeps_longer_than_its_transaction_may_take_reads_back_what_is_committed() {
     let Some(broker) = Broker::shared() else { return };
