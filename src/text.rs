@@ -514,7 +514,7 @@ fn leading_alphanumeric(bytes: u64) -> usize {
     const HIGH: u64 = LOW << 7;
     // Sets the high bit of each byte that is at least a character; no sum reaches the next byte.
     let at_least = |bytes: u64, c: u8| (bytes & !HIGH) + LOW * u64::from(0x80 - c);
-    let lower = bytes | LOW * 0x20;
+    let lower = bytes | (LOW * 0x20);
     let letters = at_least(lower, b'a') & !at_least(lower, b'z' + 1);
     let digits = at_least(bytes, b'0') & !at_least(bytes, b'9' + 1);
     let others = (!(letters | digits) | bytes) & HIGH;
