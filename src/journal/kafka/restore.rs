@@ -121,8 +121,16 @@ impl Reader {
                 Some(_) => std::thread::park_timeout(LOOK),
             }
         };
-        let restoring = read(&self.committed, &journal, partition, start..end, self.settings, is_wanted)?;
-        restoring.map(|restoring| finish(restoring, &journal, partition)).transpose()
+        loop {
+            match read(&self.committed, &journal, partition, start..end, self.settings, is_wanted) {
+                Ok(restoring) => return restoring.map(|found| finish(found, &journal, partition)).transpose(),
+                // Brokers that go away in the middle come back.
+                Err(KafkaJournalError::Unreadable(error)) if is_wanted() => watch.note_error(error),
+                Err(KafkaJournalError::Unreadable(_)) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            std::thread::park_timeout(RETRY);
+        }
     }
 }
 
