@@ -304,9 +304,9 @@ fn size_of_topics(broker: &Path, prefix: &str) -> u64 {
 
 /// How often an instance is killed, and after how long every second of them is started again; the others are at once.
 const KILL: Duration = Duration::from_secs(20);
-const AWAY: Duration = Duration::from_secs(15);
+const AWAY: Duration = Duration::from_secs(40);
 /// The session of the instances: `session.timeout.ms`.
-const SESSION: Duration = Duration::from_secs(12);
+const SESSION: Duration = Duration::from_secs(30);
 /// How much later than the session's end somebody must have taken over.
 const GRACE: Duration = Duration::from_secs(5);
 
