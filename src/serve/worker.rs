@@ -30,10 +30,11 @@ pub(super) struct Feeder {
 impl Feeder {
     pub(super) fn run(mut self) {
         while !self.fetches.is_finished() {
+            let fetched = self.next();
+            // After the records have come, so that none is tagged by older rules than were in use then.
             if let Some(rules) = self.status.take_offered() {
                 self.preparer.rules = rules;
             }
-            let fetched = self.next();
             if !fetched.is_empty() && self.batches.send(self.preparer.prepare(fetched)).is_err() {
                 break;
             }

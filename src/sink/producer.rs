@@ -15,6 +15,9 @@ use crate::config::Kafka;
 /// `poll` that waits, which spins for the last millisecond.
 const LOOK: Duration = Duration::from_micros(500);
 
+/// How long brokers wait for the end of a transaction.
+const TRANSACTION_TIMEOUT: &str = "transaction.timeout.ms";
+
 /// Records that could not be delivered.
 #[derive(Debug, thiserror::Error)]
 #[error("{count} records could not be delivered: {cause}")]
@@ -107,8 +110,12 @@ impl Producer {
     /// # Errors
     /// When librdkafka does not take the settings.
     pub fn transactional(kafka: &Kafka, id: &str, timeout: Duration) -> Result<Self, KafkaError> {
-        let timeout = timeout.as_millis().to_string();
-        Self::with(kafka, &[("transactional.id", id), ("transaction.timeout.ms", &timeout)])
+        let set = kafka.librdkafka.get(TRANSACTION_TIMEOUT).and_then(|set| set.reveal().parse().ok());
+        let timeout: u128 = set.unwrap_or(timeout.as_millis());
+        // Shorter, so that records which nobody takes abort the transaction before the brokers do, and are the reason.
+        let (timeout, message) = (timeout.to_string(), (timeout * 4 / 5).max(1).to_string());
+        let own = [("transactional.id", id), (TRANSACTION_TIMEOUT, &timeout), ("message.timeout.ms", &message)];
+        Self::with(kafka, &own)
     }
 
     fn with(kafka: &Kafka, own: &[(&str, &str)]) -> Result<Self, KafkaError> {

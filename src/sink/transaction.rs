@@ -1,5 +1,6 @@
 //! Records and positions that are committed together or not at all (KIP-98, KIP-447).
 
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
@@ -75,7 +76,7 @@ impl Producer {
     ///
     /// # Errors
     /// When the transaction was aborted, or its end is not known.
-    pub fn transact<E: From<TransactionError>>(
+    pub fn transact<E: From<TransactionError> + Display>(
         &self,
         positions: &Positions<'_>,
         send: impl FnOnce() -> Result<(), E>,
@@ -86,10 +87,10 @@ impl Producer {
         let ended = sent.and_then(|()| Ok(self.send_positions(positions)?));
         match ended {
             Ok(()) => Ok(self.end()?),
-            Err(error) => {
-                self.abort()?;
-                Err(error)
-            }
+            Err(error) => match self.abort() {
+                Ok(()) => Err(error),
+                Err(failed) => Err(TransactionError::Lost(format!("{error}; {failed}")).into()),
+            },
         }
     }
 

@@ -5,7 +5,7 @@ use crate::support::*;
 #[test]
 fn dead_letters_are_sent_again_and_counted_once() {
     let Some(broker) = Broker::shared() else { return };
-    let [topic, dead] = ["again", "again-dead"].map(unique);
+    let [topic, dead] = ["resent", "resent-dead"].map(unique);
     broker.create_topic(&topic, 2);
     broker.create_topic(&dead, 1);
     let folder = tempfile::tempdir().unwrap();
