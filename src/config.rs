@@ -65,6 +65,16 @@ pub struct Kafka {
     pub librdkafka: BTreeMap<String, Secret>,
 }
 
+impl Kafka {
+    /// librdkafka's properties of the connection, which every kind of client takes, and those that begin with one of `own`.
+    pub fn properties<'a>(&'a self, own: &'a [&'a str]) -> impl Iterator<Item = (&'a str, &'a str)> {
+        const CONNECTION: [&str; 6] = ["security.", "ssl.", "sasl.", "socket.", "broker.", "client."];
+        let passes = move |property: &str| CONNECTION.iter().chain(own).any(|prefix| property.starts_with(prefix));
+        let passed = self.librdkafka.iter().filter(move |(property, _)| passes(property));
+        passed.map(|(property, value)| (property.as_str(), value.reveal()))
+    }
+}
+
 /// `[[input]]`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Input {

@@ -128,12 +128,8 @@ impl Producer {
             .set("compression.type", "lz4")
             .set("linger.ms", "2");
         own.iter().for_each(|(property, value)| _ = config.set(*property, *value));
-        let passed = ["security.", "ssl.", "sasl.", "socket.", "broker.", "client.", "transaction.", "compression."];
-        for (property, value) in &kafka.librdkafka {
-            if passed.iter().any(|prefix| property.starts_with(prefix)) {
-                config.set(property, value.reveal());
-            }
-        }
+        let passed = kafka.properties(&["transaction.", "compression."]);
+        passed.for_each(|(property, value)| _ = config.set(property, value));
         Ok(Self(config.create_with_context(Reports::default())?))
     }
 

@@ -134,11 +134,7 @@ impl TopicKeeper {
     pub fn new(kafka: &Kafka) -> Result<Self, TopicError> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &kafka.brokers);
-        for (property, value) in &kafka.librdkafka {
-            if ["security.", "ssl.", "sasl.", "socket.", "broker.", "client."].iter().any(|p| property.starts_with(p)) {
-                config.set(property, value.reveal());
-            }
-        }
+        kafka.properties(&[]).for_each(|(property, value)| _ = config.set(property, value));
         let unknown =
             |cause: String| TopicError::Unknown { topic: String::new(), brokers: kafka.brokers.clone(), cause };
         Ok(Self {
