@@ -74,6 +74,10 @@ impl Status {
         if waiting > 0 {
             return Some(format!("{waiting} of {} partitions are being restored", state.assigned.len()));
         }
+        if state.without_owner > 0 {
+            let missing = state.without_owner;
+            return Some(format!("{missing} partitions are owned by no instance of the group; they are being asked for"));
+        }
         let progress = *lock(&self.last_progress);
         let waiting = state.caught_up.map_or(progress, |caught_up| caught_up.max(progress)).elapsed();
         let lag: i64 = state.lag().map(|(_, lag)| lag).sum();

@@ -39,7 +39,7 @@ fn an_input_without_useful_keys_is_exact_through_its_keyed_copy() {
     let topic = unique("rekey");
     broker.create_topic(&topic, 3);
     let messages = invented(31, 6_000);
-    let folders = [tempfile::tempdir().unwrap()];
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let configs = folders.each_ref().map(|folder| write_config(folder.path(), &broker.address, &topic, &topic));
     for config in &configs {
         let text = std::fs::read_to_string(config).unwrap();
@@ -49,16 +49,14 @@ fn an_input_without_useful_keys_is_exact_through_its_keyed_copy() {
     let small = [&KAFKA[..], &["batch.records=200", "batch.linger=1ms"]].concat();
     let start = |at: usize| Instance::start(&configs[at], &small);
     let copied = |instances: &[&Instance]| sum(&shown(instances), "customer_reach_records_total", &[]);
-    // Alone, so that each kill falls where the group is settled: in the middle of a rebalance it is another story.
-    let first = start(0);
+    let (first, second) = (start(0), start(1));
     scatter(&broker, &topic, 3, &messages[..3_000]);
-    until("half of it is on its way", || (copied(&[&first]) > 1_500.0).then_some(()));
+    until("half of it is on its way", || (copied(&[&first, &second]) > 1_500.0).then_some(()));
     first.kill();
     let first = start(0);
     scatter(&broker, &topic, 3, &messages[3_000..]);
-    until("some more is on its way", || (copied(&[&first]) > 4_000.0).then_some(()));
-    first.kill();
-    let first = start(0);
+    until("some more is on its way", || (copied(&[&first, &second]) > 4_000.0).then_some(()));
+    second.kill();
     until("all of it is counted", || (copied(&[&first]) == messages.len() as f64).then_some(()));
     let keyed = format!("{topic}-{topic}-keyed");
     assert_eq!(Recount::shown(&first.metrics(), &keyed), Recount::of(&messages));

@@ -8,6 +8,7 @@
 //! before a partition was given up is told from what is fetched after it came back.
 
 mod context;
+mod group;
 mod membership;
 mod range;
 mod reader;
@@ -171,6 +172,8 @@ pub struct SourceState {
     /// How far this journal had come by the group's positions when it was opened. It is behind them where it was put back
     /// from a backup.
     pub committed_before: HashMap<Partition, i64>,
+    /// How many partitions no member of the group owned when that was last looked at.
+    pub without_owner: usize,
     /// When nothing waited to be committed, as far as known.
     pub caught_up: Option<Instant>,
     /// The last error, which may have passed.
@@ -353,6 +356,12 @@ pub struct SourceOptions {
     pub prepare: Option<Prepare>,
     /// Where to begin.
     pub start: Start,
+}
+
+impl SourceOptions {
+    fn all_topics(&self) -> Vec<String> {
+        [&self.topics[..], &self.added].concat()
+    }
 }
 
 impl KafkaSource {

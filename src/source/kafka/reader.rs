@@ -13,6 +13,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Context;
+use super::group::{Growth, Owners, SoleMember};
 use super::{
     Command, Epoch, Fetched, IDLE, REQUEST_TIMEOUT, Rebalance, Shared, SourceError, SourceOptions, Start, Unready,
     claim_position, list_of, own,
@@ -24,8 +25,6 @@ const FENCED_AT_MOST: usize = 5;
 const FENCED_WITHIN: Duration = Duration::from_secs(120);
 /// How long to wait before brokers are asked again that did not answer, or did not know yet.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
-/// How long after a rebalance another member of the group must have gone again before it counts as one.
-const SETTLE: Duration = Duration::from_secs(10);
 
 /// The consumer thread.
 pub(super) struct Reader {
@@ -88,14 +87,11 @@ impl Reader {
         if !self.prepare(&inputs)? {
             return Ok(());
         }
-        let topics = [self.options.topics.clone(), self.options.added.clone()].concat();
-        let Some(all) = self.wait_for_topics(&topics) else { return Ok(()) };
+        let Some(all) = self.wait_for_topics(&self.options.all_topics()) else { return Ok(()) };
         self.check_group(&all)?;
         self.check_positions(&all)?;
-        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-        self.consumer.subscribe(&topics).map_err(|e| SourceError::Settings(e.to_string()))?;
-        let mut sole = SoleMember::default();
-        let mut growth = Growth::default();
+        self.subscribe()?;
+        let (mut sole, mut owners, mut growth) = (SoleMember::default(), Owners::default(), Growth::default());
         while !self.shared.stopped() {
             self.obey();
             self.hold_back();
@@ -110,8 +106,10 @@ impl Reader {
                 }
                 Some(Err(error)) => self.take_error(&error)?,
             }
-            if matches!(self.options.start, Start::Known { journal: Some(_), .. }) {
-                sole.check(self)?;
+            match &self.options.start {
+                Start::Known { journal: Some(_), .. } => sole.check(self)?,
+                Start::Known { journal: None, .. } => {}
+                Start::Told { .. } => owners.check(self)?,
             }
             growth.check(self, inputs.len())?;
         }
@@ -162,7 +160,7 @@ impl Reader {
         None
     }
 
-    fn partitions_of(&self, topics: &[String]) -> Result<Vec<Partition>, String> {
+    pub(super) fn partitions_of(&self, topics: &[String]) -> Result<Vec<Partition>, String> {
         let mut all = Vec::new();
         for topic in topics {
             let brokers = &self.options.kafka.brokers;
@@ -281,12 +279,17 @@ impl Reader {
         }
     }
 
-    /// Has the group give out the partitions anew. A static member that was restarted gets what it had before, without
-    /// partitions that were added meanwhile, and as long as it is known nobody gives out more.
-    fn ask_anew(&self) -> Result<(), SourceError> {
-        let topics: Vec<&str> = self.options.topics.iter().map(String::as_str).collect();
-        self.consumer.unsubscribe();
+    fn subscribe(&self) -> Result<(), SourceError> {
+        let topics = self.options.all_topics();
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         self.consumer.subscribe(&topics).map_err(|e| SourceError::Settings(e.to_string()))
+    }
+
+    /// Has the group give out the partitions anew. A static member that was restarted gets what it had before, and as long
+    /// as it is known nobody gives out more.
+    pub(super) fn ask_anew(&self) -> Result<(), SourceError> {
+        self.consumer.unsubscribe();
+        self.subscribe()
     }
 
     /// Does what the pipeline has told since the last time.
@@ -419,113 +422,6 @@ impl Reader {
             if let Command::Committed(positions) = command {
                 self.commit_positions(&positions.into_iter().collect(), CommitMode::Sync);
             }
-        }
-    }
-}
-
-/// Notices partitions that were added to the inputs: the group's leader has them given out, so every member hears of it by
-/// a rebalance.
-#[derive(Default)]
-struct Growth {
-    looked: Epoch,
-    again_at: Option<Instant>,
-}
-
-impl Growth {
-    /// Asks whether the journal is still ready, if there are not `partitions` any more.
-    fn check(&mut self, reader: &Reader, partitions: usize) -> Result<(), SourceError> {
-        let Some(prepare) = &reader.options.prepare else { return Ok(()) };
-        let newest = reader.shared.epoch.load(Ordering::Relaxed);
-        let due = self.again_at.is_none_or(|at| Instant::now() >= at);
-        if !due || (self.again_at.is_none() && newest == self.looked) {
-            return Ok(());
-        }
-        (self.looked, self.again_at) = (newest, None);
-        let looked = reader.partitions_of(&reader.options.topics).and_then(|all| match all.len() == partitions {
-            true => Ok(Ok(())),
-            false => match prepare(&all) {
-                Ok(()) => Ok(Ok(())),
-                Err(Unready::Never(reason)) => Ok(Err(SourceError::Journal(reason))),
-                Err(Unready::NotYet(reason)) => Err(reason),
-            },
-        });
-        looked.unwrap_or_else(|error| {
-            reader.shared.note_error(error);
-            self.again_at = Some(Instant::now() + SETTLE);
-            Ok(())
-        })
-    }
-}
-
-/// Notices another member of the group by the partitions that are missing here for longer than a rebalance takes.
-#[derive(Default)]
-struct SoleMember {
-    assigned: Option<usize>,
-    check_at: Option<Instant>,
-    /// Whether the partitions that are missing were asked for.
-    asked: bool,
-}
-
-impl SoleMember {
-    fn check(&mut self, reader: &Reader) -> Result<(), SourceError> {
-        let assigned = reader.shared.state().assigned.len();
-        let joined = reader.shared.joined.load(Ordering::Relaxed);
-        if !self.is_due(joined.then_some(assigned), Instant::now()) {
-            return Ok(());
-        }
-        match reader.partitions_of(&reader.options.topics) {
-            Ok(all) if assigned < all.len() && !self.asked => {
-                self.asked = true;
-                reader.ask_anew()
-            }
-            Ok(all) if assigned < all.len() => {
-                let group = reader.options.kafka.group.clone();
-                Err(SourceError::SharedGroup { group, assigned, all: all.len() })
-            }
-            Ok(_) => {
-                self.asked = false;
-                Ok(())
-            }
-            Err(error) => {
-                reader.shared.note_error(error);
-                self.check_at = Some(Instant::now() + SETTLE);
-                Ok(())
-            }
-        }
-    }
-
-    /// Whether so many partitions have been assigned for long enough; `None` while the group is not joined, since who has
-    /// lost everything with the brokers is not alone for that.
-    fn is_due(&mut self, assigned: Option<usize>, now: Instant) -> bool {
-        if assigned != self.assigned {
-            self.assigned = assigned;
-            self.check_at = assigned.map(|_| now + SETTLE);
-        }
-        self.check_at.take_if(|at| now >= *at).is_some()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn another_member_is_looked_for_once_after_each_change_and_never_while_the_group_is_not_joined() {
-        let (mut sole, start) = (SoleMember::default(), Instant::now());
-        let seconds = |seconds| start + Duration::from_secs(seconds);
-        let looks = [
-            (None, 0, false),
-            (Some(4), 1, false),
-            (Some(4), 11, true),
-            (Some(4), 30, false),
-            // Lost with the session, while the brokers are away.
-            (None, 40, false),
-            (None, 60, false),
-            (Some(0), 61, false),
-            (Some(0), 71, true),
-        ];
-        for (assigned, second, due) in looks {
-            assert_eq!(sole.is_due(assigned, seconds(second)), due, "{assigned:?} at {second} s");
         }
     }
 }

@@ -34,3 +34,25 @@ fn instances_come_and_go_while_another_is_restoring() {
     fleet.assert_counted(&messages);
     fleet.end();
 }
+
+/// A static member that is started again gets the assignment of its last life back, and nobody gives out what that life
+/// was to hand on. Without the look at who owns what, two partitions had no owner until the next rebalance.
+#[test]
+fn an_instance_killed_while_it_hands_partitions_on_leaves_none_without_an_owner() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("ownerless");
+    broker.create_topic(&topic, 4);
+    let messages = invented(62, 3_000);
+    let mut fleet = Fleet::new(&broker.address, &topic, Journal::Kafka, 2);
+    fleet.start(0);
+    broker.produce(&topic, &messages[..2_000]);
+    fleet.wait_for_at_least(1_000);
+    fleet.start(1);
+    fleet.instance(0).says("revoked partitions=2");
+    fleet.kill(0);
+    fleet.start(0);
+    fleet.wait_for_partitions(&[2, 2]);
+    broker.produce(&topic, &messages[2_000..]);
+    fleet.assert_counted(&messages);
+    fleet.end();
+}
