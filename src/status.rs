@@ -76,7 +76,9 @@ impl Status {
         }
         if state.without_owner > 0 {
             let missing = state.without_owner;
-            return Some(format!("{missing} partitions are owned by no instance of the group; they are being asked for"));
+            return Some(format!(
+                "{missing} partitions are owned by no instance of the group; they are being asked for"
+            ));
         }
         let progress = *lock(&self.last_progress);
         let waiting = state.caught_up.map_or(progress, |caught_up| caught_up.max(progress)).elapsed();

@@ -34,7 +34,7 @@ use self::reader::{Reader, Reading};
 use crate::config::Kafka;
 use crate::record::{Partition, Record};
 
-/// Beyond this much unprocessed text the partitions are paused: several batches, yet little beside librdkafka's own queue.
+/// Beyond this much unprocessed text nothing more is taken from the client: several batches, yet little beside librdkafka's own queue.
 const BUFFER_BYTES: usize = 64 * 1024 * 1024;
 /// Beyond this many unprocessed records likewise, so that small records do not make a long queue.
 const BUFFER_RECORDS: usize = 50_000;

@@ -25,6 +25,8 @@ const FENCED_AT_MOST: usize = 5;
 const FENCED_WITHIN: Duration = Duration::from_secs(120);
 /// How long to wait before brokers are asked again that did not answer, or did not know yet.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// How long nothing at all may be polled while the pipeline is behind; so long may a rebalance wait.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The consumer thread.
 pub(super) struct Reader {
@@ -46,6 +48,8 @@ pub(super) struct Reading {
     epochs: HashMap<Partition, Epoch>,
     /// Partitions that the pipeline has told where to begin, and that could not be moved there yet.
     starting: Vec<(Partition, Epoch, Option<i64>)>,
+    /// Since when the pipeline takes nothing more.
+    full_since: Option<Instant>,
     /// Whether the partitions are held back.
     paused: bool,
     /// Whether there are partitions of which that is not true yet.
@@ -94,8 +98,8 @@ impl Reader {
         let (mut sole, mut owners, mut growth) = (SoleMember::default(), Owners::default(), Growth::default());
         while !self.shared.stopped() {
             self.obey();
-            self.hold_back();
-            match self.consumer.poll(Duration::ZERO) {
+            let polled = if self.has_room() { self.consumer.poll(Duration::ZERO) } else { None };
+            match polled {
                 None => std::thread::park_timeout(IDLE),
                 Some(Ok(message)) => {
                     let record = own(&message, &mut self.topics);
@@ -302,7 +306,9 @@ impl Reader {
                 Command::Again => self.begin_again(),
             }
         }
-        self.commit_positions(&committed, CommitMode::Async);
+        if !committed.is_empty() {
+            self.commit_positions(&committed, CommitMode::Async);
+        }
         let starting = std::mem::take(&mut self.reading.starting);
         for (partition, epoch, position) in starting {
             if self.shared.state().assigned.get(&partition) != Some(&epoch) {
@@ -390,21 +396,28 @@ impl Reader {
         let id = journal.as_deref().unwrap_or_default();
         let mut list = TopicPartitionList::new();
         positions.iter().for_each(|(partition, position)| claim_position(&mut list, partition, *position, id));
-        if list.count() > 0
-            && let Err(error) = self.consumer.commit(&list, mode)
-        {
+        if let Err(error) = self.consumer.commit(&list, mode) {
             self.shared.note_error(format_args!("the group's positions cannot be committed: {error}"));
         }
     }
 
-    /// Pauses when the pipeline is behind, resumes when it has caught up by half.
-    fn hold_back(&mut self) {
+    /// Whether the pipeline takes more. Where it is behind for long, the partitions are paused and everything else is
+    /// polled; not at once, since librdkafka throws away what it has fetched when it pauses.
+    fn has_room(&mut self) -> bool {
         self.learn();
         let paused = self.reading.paused;
-        let pause = self.shared.is_full(if paused { 2 } else { 1 });
-        if pause == paused && !self.reading.unequal {
-            return;
+        let full = self.shared.is_full(if paused { 2 } else { 1 });
+        let pause = full && self.reading.full_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE;
+        if !full {
+            self.reading.full_since = None;
         }
+        if pause != paused || self.reading.unequal {
+            self.pause(pause);
+        }
+        !full || self.reading.paused
+    }
+
+    fn pause(&mut self, pause: bool) {
         let running: Vec<Partition> = self.shared.state().running.iter().cloned().collect();
         let switched = match pause {
             true => self.consumer.pause(&list_of(&running)),
