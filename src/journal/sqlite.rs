@@ -8,17 +8,23 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::codec::CodecError;
 use super::earlier;
-use super::entry::{self, Damage, Key, Restoring, Written};
+use super::entry::{self, Damage, Restoring, Written};
 use crate::ledger::{Ledger, Settings};
 
 /// The name of the file in its folder.
 pub const FILE: &str = "journal.sqlite";
 /// The file that the writing process locks.
 const LOCK: &str = "journal.lock";
+
+/// How much of the file is held in memory.
+const CACHE_KIB: i64 = 64 * 1024;
+/// After how many pages the write-ahead log is worked into the file: 16 MiB. What is worked in more often is written more
+/// often.
+const CHECKPOINT_PAGES: i64 = 4096;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -162,14 +168,33 @@ impl SqliteJournal {
     /// # Errors
     /// When it cannot be written; nothing of it is then.
     pub fn commit(&mut self, ledger: &Ledger) -> Result<(), SqliteError> {
-        let mut write = || -> Result<(), WriteError> {
-            let transaction = self.connection.transaction()?;
-            write(&transaction, |see| self.written.missing(ledger, see))?;
-            Ok(transaction.commit()?)
-        };
-        write().map_err(|error| error.at(&self.path))?;
+        let mut entries = Vec::new();
+        self.written.missing::<CodecError>(ledger, |key, value| {
+            entries.push((key.to_bytes(), value));
+            Ok(())
+        })?;
+        self.write(entries)?;
         self.written = Written::all(ledger);
         Ok(())
+    }
+
+    fn write(&mut self, mut entries: Vec<Entry>) -> Result<(), SqliteError> {
+        // In the order of the file, so that each page is visited once.
+        entries.sort_unstable();
+        write(&mut self.connection, &entries).map_err(|cause| {
+            if cause.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+                self.give_back();
+            }
+            at(&self.path, cause)
+        })
+    }
+
+    /// Works the write-ahead log into the file and truncates it, so that a full disk has room again.
+    fn give_back(&self) {
+        let checkpoint = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(error) = checkpoint {
+            tracing::warn!(%error, journal = %self.path.display(), "the write-ahead log cannot be truncated");
+        }
     }
 
     /// Writes everything that a ledger holds into a journal that is empty.
@@ -183,28 +208,27 @@ impl SqliteJournal {
         if entries > 0 {
             return Err(SqliteError::Occupied { path: self.path.clone() });
         }
-        let mut write_all = || -> Result<(), WriteError> {
-            let transaction = self.connection.transaction()?;
-            write(&transaction, |see| entry::all(ledger, see))?;
-            Ok(transaction.commit()?)
-        };
-        write_all().map_err(|error| error.at(&self.path))
+        let mut entries = Vec::new();
+        entry::all::<CodecError>(ledger, |key, value| {
+            entries.push((key.to_bytes(), value));
+            Ok(())
+        })?;
+        self.write(entries)
     }
 }
 
-/// Takes one entry of those to be written.
-type See<'a> = &'a mut dyn FnMut(Key, Vec<u8>) -> Result<(), WriteError>;
+/// Key and value, as they are written.
+type Entry = (Vec<u8>, Vec<u8>);
 
-/// Writes the entries that `entries` shows.
-fn write(
-    transaction: &Transaction<'_>,
-    entries: impl FnOnce(See<'_>) -> Result<(), WriteError>,
-) -> Result<(), WriteError> {
+/// Writes entries in one transaction.
+fn write(connection: &mut Connection, entries: &[Entry]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
     let mut insert = transaction.prepare_cached("INSERT OR REPLACE INTO entry VALUES (?, ?)")?;
-    entries(&mut |key, value| {
-        insert.execute(params![key.to_bytes(), value])?;
-        Ok(())
-    })
+    for (key, value) in entries {
+        insert.execute(params![key, value])?;
+    }
+    drop(insert);
+    transaction.commit()
 }
 
 fn restore(connection: &Connection, path: &Path, settings: Settings) -> Result<Ledger, SqliteError> {
@@ -237,29 +261,13 @@ fn check(connection: &Connection, path: &Path) -> Result<(), SqliteError> {
     }
 }
 
-/// What can go wrong inside a transaction.
-#[derive(Debug, thiserror::Error)]
-enum WriteError {
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    #[error(transparent)]
-    Encode(#[from] CodecError),
-}
-
-impl WriteError {
-    fn at(self, path: &Path) -> SqliteError {
-        match self {
-            Self::Sqlite(cause) => at(path, cause),
-            Self::Encode(cause) => SqliteError::Encode(cause),
-        }
-    }
-}
-
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.execute_batch(SCHEMA)?;
     Ok(connection)
 }
