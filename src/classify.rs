@@ -3,6 +3,7 @@
 //! Pure and shared: one [`Classifier`] serves all threads through `&self`, each with a [`Scratch`] of its own. The
 //! verdict itself is made by [`Findings::decide`].
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use hashbrown::HashMap;
@@ -16,14 +17,17 @@ pub use crate::pattern::matcher::Scratch;
 pub use crate::pattern::pack::PackSource;
 use crate::pattern::pack::{self, Packs};
 use crate::pattern::rule::{Rule, WrittenPhrase};
+use crate::pattern::when::Key;
 use crate::service::{Service, ServiceMap};
 use crate::ticket::{Affects, TextField, Ticket};
 use crate::verdict::{Evidence, Findings, Points, Policy, RuleId};
 
 pub mod explain;
+mod memo;
 pub mod verdict_test;
 
 pub use explain::Explanation;
+use memo::Memo;
 
 /// What a classifier is made from.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +90,7 @@ pub struct Classifier {
     own_organizations: Vec<String>,
     policy: Policy,
     hash: String,
+    memo: Memo,
 }
 
 impl Classifier {
@@ -125,6 +130,9 @@ impl Classifier {
         let own_domains = options.own_domains.iter().map(|d| domain_form(d)).filter(|d| !d.is_empty()).collect();
         let own_organizations = options.own_organizations.iter().map(|o| crate::text::folded_name(o)).collect();
         let policy = options.policy;
+        let conditions = packs.rules.iter().flat_map(|rule| &rule.when);
+        let asked: BTreeSet<Key> = conditions.map(|condition| condition.key).collect();
+        let memo = Memo::new(asked.into_iter().collect());
         let parts = Self {
             packs,
             matcher,
@@ -136,17 +144,31 @@ impl Classifier {
             own_organizations,
             policy,
             hash,
+            memo,
         };
         Ok(parts)
     }
 
     /// What is found in one event of a ticket.
     pub fn classify(&self, ticket: &Ticket, scratch: &mut Scratch) -> Findings {
-        let mut findings = Findings {
-            declared: ticket.declared,
-            requester_external: self.requester_external(ticket),
-            ..Findings::default()
-        };
+        self.with_requester(ticket, self.search(ticket, scratch))
+    }
+
+    /// The same, from memory where the words were seen before.
+    pub fn recall(&self, ticket: &Ticket, scratch: &mut Scratch) -> Findings {
+        let mut buffer = std::mem::take(&mut scratch.words);
+        let found = self.memo.recall(ticket, &mut buffer, || self.search(ticket, scratch));
+        scratch.words = buffer;
+        self.with_requester(ticket, found)
+    }
+
+    fn with_requester(&self, ticket: &Ticket, found: Findings) -> Findings {
+        Findings { declared: ticket.declared, requester_external: self.requester_external(ticket), ..found }
+    }
+
+    /// What the texts and the service map say.
+    fn search(&self, ticket: &Ticket, scratch: &mut Scratch) -> Findings {
+        let mut findings = Findings::default();
         scratch.begin(self.packs.rules.len());
         for field in TextField::ALL {
             let Some(text) = ticket.text(*field) else { continue };
@@ -325,6 +347,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::ticket::State;
     use crate::verdict::{Basis, Certainty};
 
     fn write(folder: &tempfile::TempDir, path: &str, text: &str) -> PathBuf {
@@ -385,6 +408,39 @@ mod tests {
         let verdict = findings.decide(classifier.policy());
         assert_eq!((verdict.score, verdict.basis, verdict.certainty), (1225, Basis::Pattern, Certainty::Clear));
         assert_eq!(findings.fields, 0b11_0011);
+    }
+
+    #[test]
+    fn what_is_recalled_is_what_would_be_found() {
+        let folder = company();
+        let open = rule("open", "customer", 2.0, "laptop") + "when = { state = 'open' }\n";
+        write(&folder, "packs/en/b.toml", &open);
+        let classifier = load(&folder);
+        let texts = [None, Some(""), Some("order lost"), Some("laptop"), Some("db")];
+        let mut tickets = Vec::new();
+        for (summary, description) in texts.iter().flat_map(|text| texts.map(|other| (*text, other))) {
+            for ((state, service), ci) in
+                [State::Open, State::Closed].into_iter().zip(texts).flat_map(|some| texts.map(|ci| (some, ci)))
+            {
+                for (declared, email) in [(None, "a@corp.example"), (Some(Affects::Internal), "a@b.example")] {
+                    tickets.push(Ticket {
+                        summary: summary.map(str::to_owned),
+                        description: description.map(str::to_owned),
+                        state: Some(state),
+                        service: service.map(Into::into),
+                        ci: ci.map(Into::into),
+                        declared,
+                        requester_email: Some(email.to_owned()),
+                        ..Ticket::default()
+                    });
+                }
+            }
+        }
+        let mut scratch = classifier.scratch();
+        for ticket in tickets.iter().chain(tickets.iter().rev()) {
+            let found = classifier.classify(ticket, &mut scratch);
+            assert_eq!(classifier.recall(ticket, &mut scratch), found, "{ticket:?}");
+        }
     }
 
     #[test]

@@ -198,8 +198,8 @@ impl Preparer {
     }
 
     fn classified(&self, mut ticket: Ticket, scratches: &mut Scratches) -> Classified {
-        let findings = self.rules.own.classify(&ticket, &mut scratches.own);
-        let shadow = self.rules.shadow.as_ref().map(|other| other.classify(&ticket, &mut scratches.shadow));
+        let findings = self.rules.own.recall(&ticket, &mut scratches.own);
+        let shadow = self.rules.shadow.as_ref().map(|other| other.recall(&ticket, &mut scratches.shadow));
         let language = self.language(&ticket, &findings);
         (ticket.summary, ticket.description) = (None, None);
         Classified { ticket, findings, shadow, language }

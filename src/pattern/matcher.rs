@@ -110,6 +110,8 @@ pub struct Scratch {
     /// By rule: the number of the last field in which it spoke, and its evidence there.
     spoke: Vec<(u64, usize)>,
     field: u64,
+    /// All that a ticket is searched for, one part after the other.
+    pub(crate) words: Vec<u8>,
 }
 
 /// The start or end of a zone, found.

@@ -71,7 +71,7 @@ impl Facts {
         let value = self.values.get_mut(key as usize)?;
         if self.made & (1 << key as u8) == 0 {
             self.made |= 1 << key as u8;
-            match raw(key, ticket) {
+            match key.of(ticket) {
                 Some(text) => fold_name(text, value.get_or_insert_default()),
                 None => *value = None,
             }
@@ -80,14 +80,17 @@ impl Facts {
     }
 }
 
-fn raw(key: Key, ticket: &Ticket) -> Option<&str> {
-    match key {
-        Key::Kind => ticket.kind.map(|kind| kind.as_str()),
-        Key::State => ticket.state.map(|state| state.as_str()),
-        Key::Priority => ticket.priority.as_deref(),
-        Key::Group => ticket.group.as_deref(),
-        Key::Category => ticket.category.as_deref(),
-        Key::Service => ticket.service.as_deref(),
-        Key::Ci => ticket.ci.as_deref(),
+impl Key {
+    /// The field's value, as sent.
+    pub(crate) fn of(self, ticket: &Ticket) -> Option<&str> {
+        match self {
+            Self::Kind => ticket.kind.map(|kind| kind.as_str()),
+            Self::State => ticket.state.map(|state| state.as_str()),
+            Self::Priority => ticket.priority.as_deref(),
+            Self::Group => ticket.group.as_deref(),
+            Self::Category => ticket.category.as_deref(),
+            Self::Service => ticket.service.as_deref(),
+            Self::Ci => ticket.ci.as_deref(),
+        }
     }
 }
