@@ -32,6 +32,8 @@ pub struct Fleet {
     members: Vec<Member>,
     /// The highest value that anybody has shown.
     highest: Shown,
+    /// Variables for those that are started.
+    environment: Vec<(&'static str, String)>,
     /// Gone with the fleet.
     _folder: TempDir,
 }
@@ -73,7 +75,7 @@ impl Fleet {
             Member { config, ..Member::default() }
         };
         let members = (0..size).map(member).collect();
-        Self { topic: topic.to_owned(), members, highest: Shown::new(), _folder: folder }
+        Self { topic: topic.to_owned(), members, highest: Shown::new(), environment: Vec::new(), _folder: folder }
     }
 
     /// The configuration of an instance.
@@ -90,6 +92,11 @@ impl Fleet {
     /// commits.
     pub fn set_batch(&self, records: usize) {
         (0..self.members.len()).for_each(|number| self.set(number, "records", &records.to_string()));
+    }
+
+    /// Gives instances these variables from the next start on.
+    pub fn set_environment(&mut self, environment: Vec<(&'static str, String)>) {
+        self.environment = environment;
     }
 
     fn set(&self, number: usize, key: &str, value: &str) {
@@ -119,7 +126,7 @@ impl Fleet {
 
     /// Starts an instance and waits until it listens.
     pub fn start(&mut self, number: usize) {
-        let instance = Instance::start(self.config(number), &[]);
+        let instance = Instance::start_with(self.config(number), &[], &self.environment);
         let member = &mut self.members[number];
         *member = Member { config: std::mem::take(&mut member.config), instance: Some(instance), ..Member::default() };
     }

@@ -423,15 +423,20 @@ pub fn binary() -> Command {
 impl Instance {
     /// Starts `serve` and waits until it listens.
     pub fn start(config: &Path, set: &[&str]) -> Self {
-        let mut instance = Self::spawn(config, set, &[]);
+        Self::start_with(config, set, &[])
+    }
+
+    /// The same with more variables.
+    pub fn start_with(config: &Path, set: &[&str], environment: &[(&str, String)]) -> Self {
+        let mut instance = Self::spawn(config, set, environment);
         instance.address = instance.listening();
         instance
     }
 
     /// Starts `serve`, which may be refused before it listens.
-    pub fn spawn(config: &Path, set: &[&str], environment: &[(&str, &str)]) -> Self {
+    pub fn spawn(config: &Path, set: &[&str], environment: &[(&str, String)]) -> Self {
         let mut command = binary();
-        command.args(["serve", "--config"]).arg(config).envs(environment.iter().copied());
+        command.args(["serve", "--config"]).arg(config).envs(environment.iter().cloned());
         set.iter().for_each(|setting| {
             command.args(["--set", setting]);
         });
