@@ -1,8 +1,9 @@
 //! What `serve` takes from a real Apache Kafka with each kind of journal: throughput and CPU at saturation, the time from
-//! produce to `/metrics` at ten events a second, and what a million open tickets cost to hold and to restore.
+//! produce to `/metrics` at ten events a second, how soon a killed instance counts again, and what a million open tickets
+//! cost to hold and to restore.
 //!
 //!     tests/prepare && cargo bench --bench kafka              all of it
-//!     cargo bench --bench kafka -- throughput|latency|restore
+//!     cargo bench --bench kafka -- throughput|latency|restart|restore
 //!     cargo bench --bench kafka -- soak 30                    three instances at half load for 30 minutes, one of them killed
 //!                                                             every 20 seconds; ends with an audit
 //!
@@ -41,6 +42,9 @@ fn main() {
     }
     if runs("latency") {
         latency(&broker, folder.path());
+    }
+    if runs("restart") {
+        restart(&broker, folder.path());
     }
     if runs("restore") {
         restore(&broker, folder.path());
@@ -255,6 +259,35 @@ fn latency(broker: &Broker, folder: &Path) {
     }
 }
 
+/// How often an instance is killed and started again.
+const RESTARTS: usize = 10;
+
+fn restart(broker: &Broker, folder: &Path) {
+    println!("\n| journal | killed and started again until it counts, median of {RESTARTS} | longest |");
+    println!("|---|---|---|");
+    for journal in ["sqlite", "kafka"] {
+        let topic = format!("restart-{journal}");
+        let start = || Service::start(broker, folder, &topic, journal, &topic, "servicenow");
+        let produce = |from, to| broker.produce(&topic, (from..to).map(incident));
+        broker.create(&topic);
+        produce(0, 1_000);
+        let mut service = start();
+        service.wait(1_000.0, Duration::from_millis(10));
+        let mut times: Vec<Duration> = (1_000..1_000 + RESTARTS)
+            .map(|at| {
+                service.child.kill().unwrap();
+                let began = Instant::now();
+                produce(at, at + 1);
+                service = start();
+                service.wait(at as f64 + 1.0, Duration::from_millis(5)).duration_since(began)
+            })
+            .collect();
+        times.sort_unstable();
+        let milliseconds = |at: usize| times[at].as_millis();
+        println!("| {journal} | {} ms | {} ms |", milliseconds(RESTARTS / 2), milliseconds(RESTARTS - 1));
+    }
+}
+
 fn restore(broker: &Broker, folder: &Path) {
     broker.create("open");
     let event = |at: usize| {
@@ -275,6 +308,9 @@ fn restore(broker: &Broker, folder: &Path) {
     for journal in ["sqlite", "kafka"] {
         let name = format!("open-{journal}");
         let service = Service::start(broker, folder, &name, journal, "open", "generic");
+        while service.metrics().is_none() {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
         let empty = service.memory();
         service.wait(OPEN as f64, Duration::from_millis(200));
         drop(service);
