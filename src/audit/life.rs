@@ -17,8 +17,8 @@ use crate::verdict::{Findings, Verdict};
 /// One ticket in one record.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// The number of its record in the recount.
-    pub record: usize,
+    /// The number of its record among those that hold several tickets, if it is one.
+    pub record: Option<usize>,
     /// The partition of the record.
     pub partition: Partition,
     /// The offset of the record.

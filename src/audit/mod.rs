@@ -36,7 +36,7 @@ use crate::classify::{Classifier, Scratch};
 use crate::config::{self, Config};
 use crate::journal::kafka::JournalTopics;
 use crate::journal::read;
-use crate::ledger::{Ledgers, Settings};
+use crate::ledger::Ledgers;
 use crate::panic::caught;
 use crate::prepare::{Input, Route};
 use crate::profile::Decoded;
@@ -57,27 +57,26 @@ use crate::verdict::Findings;
 /// When packs or profiles are wrong, or journal, brokers or dumps cannot be read.
 pub fn audit(config: &Config, dumps: &[PathBuf]) -> anyhow::Result<Report> {
     let loaded = Loaded::load(config)?;
-    let settings = config.ledger_settings();
-    let ledgers = read(config, settings)?;
-    let mut taken = Taken::new(&ledgers, loaded, config.batch.max_record_bytes);
+    let ledgers = read(config, config.ledger_settings())?;
+    let recount = Recount::new(Rules::of(&ledgers, config.ledger_settings()));
+    let mut taken = Taken::new(&ledgers, recount, loaded, config.batch.max_record_bytes);
     taken.refused = refused::refused(config)?;
-    match dumps {
-        [] => taken.read_topics(config)?,
-        dumps => taken.read_dumps(dumps)?,
+    taken.read(config, dumps)?;
+    if let Some(again) = taken.recount.again() {
+        eprintln!("some tickets came by several partitions; all records are read again for them");
+        (taken.recount, taken.coverage) = (again, uncovered(&ledgers));
+        taken.read(config, dumps)?;
     }
-    let report = compare(&ledgers, settings, taken.recount, &taken.coverage);
+    if dumps.is_empty() {
+        taken.check_copies(config)?;
+    }
+    let report = compare(&ledgers, taken.recount, &taken.coverage);
     Ok(report.with_copies(taken.copies.end()))
 }
 
-/// Counts what was seen, and compares it with what the ledgers have counted under these settings.
-pub fn compare(
-    ledgers: &Ledgers,
-    settings: Settings,
-    recount: Recount,
-    coverage: &BTreeMap<Partition, Coverage>,
-) -> Report {
-    let rules = Rules::of(ledgers, settings);
-    Report::new(ledgers, &recount.count(&rules, coverage), coverage)
+/// Counts what was seen, and compares it with what the ledgers have counted.
+pub fn compare(ledgers: &Ledgers, recount: Recount, coverage: &BTreeMap<Partition, Coverage>) -> Report {
+    Report::new(ledgers, &recount.count(coverage), coverage)
 }
 
 /// The partitions that ledgers know, with nothing of them read yet.
@@ -104,7 +103,7 @@ struct Taken {
 }
 
 impl Taken {
-    fn new(ledgers: &Ledgers, loaded: Loaded, max_record_bytes: usize) -> Self {
+    fn new(ledgers: &Ledgers, recount: Recount, loaded: Loaded, max_record_bytes: usize) -> Self {
         let Loaded { rules, inputs } = loaded;
         let classifier = rules.own;
         let scratch = classifier.scratch();
@@ -115,8 +114,16 @@ impl Taken {
                 copy.partitions.store(i32::try_from(partitions).unwrap_or(i32::MAX), Ordering::Relaxed);
             }
         }
-        let (recount, copies, refused) = (Recount::default(), Copies::default(), Refused::new());
+        let (copies, refused) = (Copies::default(), Refused::new());
         Self { recount, copies, refused, coverage, inputs, classifier, scratch, max_record_bytes }
+    }
+
+    /// Takes every record below the journal's positions.
+    fn read(&mut self, config: &Config, dumps: &[PathBuf]) -> anyhow::Result<()> {
+        match dumps {
+            [] => self.read_topics(config),
+            dumps => self.read_dumps(dumps),
+        }
     }
 
     fn read_topics(&mut self, config: &Config) -> anyhow::Result<()> {
@@ -139,12 +146,13 @@ impl Taken {
             })?;
             self.say_how_many(&partition);
         }
-        self.check_copies(config, &reader)
+        Ok(())
     }
 
     /// Looks for the copy of every record up to the group's position. Copies are read to their end, for they may be ahead
     /// of what is counted.
-    fn check_copies(&mut self, config: &Config, reader: &RangeReader) -> anyhow::Result<()> {
+    fn check_copies(&mut self, config: &Config) -> anyhow::Result<()> {
+        let reader = RangeReader::new(&config.kafka)?;
         let copied = |input: &&config::Input| input.rekey;
         for input in config.input.iter().filter(copied) {
             let keyed = JournalTopics::new(&config.kafka).keyed(&input.topic);

@@ -1,4 +1,4 @@
-//! All records of all partitions, in order; from them every ticket's list of events, and from that the figures.
+//! All records of all partitions, in order; from them every ticket's life, and from that the figures.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,13 +24,33 @@ pub enum Content {
 /// A ticket's identity: source and key.
 pub type Name = (String, String);
 
-/// Records as they are collected.
-#[derive(Clone, Debug, Default)]
+/// What the records that were seen add up to.
+///
+/// A ticket lives on with each event as it comes, so that only tickets are kept, not events. That is not right for one
+/// whose events come by several partitions: those are taken in the order of time, in a second pass over all records
+/// ([`Recount::again`]) which collects them.
+#[derive(Clone, Debug)]
 pub struct Recount {
-    /// Of each record its partition, and its outcome where that does not depend on tickets.
-    records: Vec<(Partition, Option<Outcome>)>,
-    events: BTreeMap<Name, Vec<Event>>,
+    rules: Rules,
+    lives: BTreeMap<Name, Lived>,
+    /// The events of tickets that are known to come by several partitions.
+    scattered: BTreeMap<Name, Vec<Event>>,
     watermarks: BTreeMap<Partition, i64>,
+    /// Of records without tickets.
+    figures: Figures,
+    /// The partition of each record that holds several tickets.
+    shared: Vec<Partition>,
+}
+
+/// A ticket so far.
+#[derive(Clone, Debug)]
+struct Lived {
+    life: Life,
+    figures: Figures,
+    last: (Partition, i64),
+    partitions: BTreeSet<Partition>,
+    /// What became of its events in records that hold several tickets.
+    shared: Vec<(usize, Outcome)>,
 }
 
 /// A ticket in the end.
@@ -60,95 +80,123 @@ pub struct Totals {
 }
 
 impl Recount {
+    /// A recount that has seen nothing.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            lives: BTreeMap::new(),
+            scattered: BTreeMap::new(),
+            watermarks: BTreeMap::new(),
+            figures: Figures::default(),
+            shared: Vec::new(),
+        }
+    }
+
+    /// The recount that must see all records a second time, if there are tickets that came by several partitions.
+    pub fn again(&self) -> Option<Self> {
+        let scattered = self.lives.iter().filter(|(_, lived)| lived.partitions.len() > 1);
+        let scattered: BTreeMap<Name, Vec<Event>> = scattered.map(|(name, _)| (name.clone(), Vec::new())).collect();
+        (!scattered.is_empty()).then(|| Self { scattered, ..Self::new(self.rules.clone()) })
+    }
+
     /// Takes the next record of a partition; `time` is its time in milliseconds since 1970, where it has one.
     pub fn see(&mut self, partition: &Partition, offset: i64, time: Option<i64>, content: Content) {
         let watermark = self.watermarks.get(partition).copied().unwrap_or(i64::MIN);
         let reached = watermark.max(time.unwrap_or(i64::MIN));
         self.watermarks.insert(partition.clone(), reached);
-        let fixed = match content {
-            Content::Refused => Some(Outcome::DeadLetter),
-            Content::Ignored => Some(Outcome::Ignored),
-            Content::Tickets(source, tickets) => {
-                for (ticket, findings) in tickets {
-                    let own_time = ticket.updated_at.map(jiff::Timestamp::as_millisecond);
-                    let name = (source.clone(), ticket.key.to_string());
-                    let event = Event {
-                        record: self.records.len(),
-                        partition: partition.clone(),
-                        offset,
-                        time: time.or(own_time).unwrap_or_default(),
-                        watermark,
-                        reached,
-                        ticket,
-                        findings,
-                    };
-                    self.events.entry(name).or_default().push(event);
-                }
-                None
-            }
+        let (source, tickets) = match content {
+            Content::Refused => return count_record(&mut self.figures, partition, Outcome::DeadLetter),
+            Content::Ignored => return count_record(&mut self.figures, partition, Outcome::Ignored),
+            Content::Tickets(source, tickets) => (source, tickets),
         };
-        self.records.push((partition.clone(), fixed));
+        if tickets.len() != 1 {
+            self.shared.push(partition.clone());
+        }
+        let record = self.shared.len().checked_sub(1).filter(|_| tickets.len() != 1);
+        for (ticket, findings) in tickets {
+            let own_time = ticket.updated_at.map(jiff::Timestamp::as_millisecond);
+            let name = (source.clone(), ticket.key.to_string());
+            let event = Event {
+                record,
+                partition: partition.clone(),
+                offset,
+                time: time.or(own_time).unwrap_or_default(),
+                watermark,
+                reached,
+                ticket,
+                findings,
+            };
+            match self.scattered.get_mut(&name) {
+                Some(events) => events.push(event),
+                None => self.live(name, &event),
+            }
+        }
+    }
+
+    fn live(&mut self, name: Name, event: &Event) {
+        let rules = &self.rules;
+        self.lives.entry(name).or_insert_with(|| Lived::begin(event, rules)).take(event, rules);
     }
 
     /// Counts everything. Events of one partition are taken in their order; those of one ticket that came by several
     /// partitions in the order of time, which is the best guess.
-    pub fn count(mut self, rules: &Rules, coverage: &BTreeMap<Partition, Coverage>) -> Totals {
-        for events in self.events.values_mut() {
+    pub fn count(mut self, coverage: &BTreeMap<Partition, Coverage>) -> Totals {
+        for (name, mut events) in std::mem::take(&mut self.scattered) {
             events.sort_by_key(|event| (event.reached, event.partition.clone(), event.offset));
+            events.iter().for_each(|event| self.live(name.clone(), event));
         }
-        let keyed = self.events.values().all(|events| partitions(events).len() == 1);
-        let mut totals = Totals { keyed, ..Totals::default() };
-        let mut outcomes: Vec<Vec<(Outcome, bool)>> = vec![Vec::new(); self.records.len()];
-        for (name, events) in &self.events {
-            let Some(Lived { life, figures, outcomes: found }) = self.live(events, rules) else { continue };
-            let partitions = partitions(events);
+        let keyed = self.lives.values().all(|lived| lived.partitions.len() == 1);
+        let mut totals = Totals { keyed, all: self.figures.clone(), sure: self.figures, ..Totals::default() };
+        let mut outcomes: Vec<Vec<(Outcome, bool)>> = vec![Vec::new(); self.shared.len()];
+        for (name, Lived { mut life, mut figures, last, partitions, shared }) in self.lives {
+            let watermark = self.watermarks.get(&life.home).copied().unwrap_or(i64::MIN);
+            life.end(watermark, &self.rules, &mut figures);
             let vouched = partitions.len() == 1 && is_vouched(&life, coverage, keyed);
-            for (event, outcome) in events.iter().zip(found) {
-                outcomes[event.record].push((outcome, vouched));
+            for (record, outcome) in shared {
+                outcomes[record].push((outcome, vouched));
             }
             totals.all.add_all(&figures);
             if vouched {
                 totals.sure.add_all(&figures);
             }
-            if let Some(last) = events.last().map(|event| (event.partition.clone(), event.offset)) {
-                totals.tickets.insert(name.clone(), Recounted { life, last, partitions, vouched });
+            totals.tickets.insert(name, Recounted { life, last, partitions, vouched });
+        }
+        // A record of several tickets counts once, under the best of their outcomes.
+        for (partition, outcomes) in self.shared.iter().zip(outcomes) {
+            let outcome = best(outcomes.iter().map(|(outcome, _)| *outcome));
+            count_record(&mut totals.all, partition, outcome);
+            if outcomes.iter().all(|(_, vouched)| *vouched) {
+                count_record(&mut totals.sure, partition, outcome);
             }
         }
-        self.count_records(&outcomes, &mut totals);
         totals
     }
+}
 
-    /// Counts each record under its one outcome.
-    fn count_records(&self, outcomes: &[Vec<(Outcome, bool)>], totals: &mut Totals) {
-        for ((partition, fixed), outcomes) in self.records.iter().zip(outcomes) {
-            let outcome = fixed.unwrap_or_else(|| best(outcomes.iter().map(|(outcome, _)| *outcome)));
-            let labels = [("outcome", outcome.as_str())];
-            totals.all.add(partition, "records_total", &labels, 1);
-            if outcomes.iter().all(|(_, vouched)| *vouched) {
-                totals.sure.add(partition, "records_total", &labels, 1);
-            }
+impl Lived {
+    /// The life that begins with an event, which is still to be taken.
+    fn begin(event: &Event, rules: &Rules) -> Self {
+        let mut figures = Figures::default();
+        let life = Life::begin(event, rules, &mut figures);
+        let last = (event.partition.clone(), event.offset);
+        Self { life, figures, last, partitions: BTreeSet::new(), shared: Vec::new() }
+    }
+
+    fn take(&mut self, event: &Event, rules: &Rules) {
+        let outcome = self.life.take(event, rules, &mut self.figures);
+        match event.record {
+            Some(record) => self.shared.push((record, outcome)),
+            None => count_record(&mut self.figures, &event.partition, outcome),
+        }
+        self.last = (event.partition.clone(), event.offset);
+        if !self.partitions.contains(&event.partition) {
+            self.partitions.insert(event.partition.clone());
         }
     }
-
-    fn live(&self, events: &[Event], rules: &Rules) -> Option<Lived> {
-        let mut figures = Figures::default();
-        let mut life = Life::begin(events.first()?, rules, &mut figures);
-        let outcomes = events.iter().map(|event| life.take(event, rules, &mut figures)).collect();
-        let watermark = self.watermarks.get(&life.home).copied().unwrap_or(i64::MIN);
-        life.end(watermark, rules, &mut figures);
-        Some(Lived { life, figures, outcomes })
-    }
 }
 
-/// One ticket's end, its figures, and what became of each of its events.
-struct Lived {
-    life: Life,
-    figures: Figures,
-    outcomes: Vec<Outcome>,
-}
-
-fn partitions(events: &[Event]) -> BTreeSet<Partition> {
-    events.iter().map(|event| event.partition.clone()).collect()
+fn count_record(figures: &mut Figures, partition: &Partition, outcome: Outcome) {
+    figures.add(partition, "records_total", &[("outcome", outcome.as_str())], 1);
 }
 
 /// Whether no event of a ticket can be among the records that are gone: those of its own partition, or those of all
