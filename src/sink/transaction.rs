@@ -154,10 +154,7 @@ pub fn marked(positions: &[(Partition, i64)], journal: &str) -> Result<TopicPart
 /// When librdkafka does not take the settings.
 pub fn outsider(kafka: &Kafka) -> Result<BaseConsumer, TransactionError> {
     let mut config = ClientConfig::new();
-    for (property, value) in &kafka.librdkafka {
-        config.set(property, value.reveal());
-    }
-    config.remove("group.instance.id");
+    kafka.properties(&[]).for_each(|(property, value)| _ = config.set(property, value));
     config
         .set("bootstrap.servers", &kafka.brokers)
         .set("group.id", &kafka.group)
