@@ -438,7 +438,8 @@ fn produce_for(broker: &Broker, rate: f64, length: Duration) -> usize {
     let began = Instant::now();
     let mut sent = 0;
     while began.elapsed() < length {
-        while (sent as f64) < began.elapsed().as_secs_f64() * rate {
+        let due = began.elapsed().min(length).as_secs_f64() * rate;
+        while (sent as f64) < due {
             let (key, value) = incident(EVENTS + sent);
             match producer.send(BaseRecord::to("soak").key(&key).payload(&value)) {
                 Ok(()) => sent += 1,
