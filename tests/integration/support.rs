@@ -107,6 +107,20 @@ impl Broker {
         self.run(command, &[])
     }
 
+    /// Kills it and starts it again.
+    pub fn dies(&self) {
+        self.control("kill");
+        self.control("restart");
+    }
+
+    /// Whether it has forgotten a transaction that it had acknowledged. A lone broker that was killed may: until its old
+    /// session is over it writes the ends of transactions; then its partitions have no leader for a moment, count as
+    /// deleted, and those transactions as ended.
+    pub fn has_lost_a_transaction(&self) -> bool {
+        let log = std::fs::read_to_string(self.folder().join("broker.log")).unwrap();
+        log.contains("Couldn't find leader endpoint for partitions")
+    }
+
     fn run(&self, command: &str, settings: &[&str]) -> String {
         let mut script = Command::new(self.tools.join("broker"));
         script.arg(command).arg(self.folder()).args(settings);

@@ -63,15 +63,12 @@ impl Owners {
 
 /// The partitions of all topics that no member of the group owns; none while it is rebalancing.
 fn without_owner(reader: &Reader) -> Result<BTreeSet<Partition>, String> {
-    let mut all: BTreeSet<Partition> = reader.partitions_of(&reader.options.all_topics())?.into_iter().collect();
-    all.retain(|partition| !reader.shared.state().assigned.contains_key(partition));
-    if all.is_empty() {
-        return Ok(all);
-    }
     let group = &reader.options.kafka.group;
+    // First of all, since it waits for the shortest time where brokers are away.
     let listed = reader.consumer.fetch_group_list(Some(group), DESCRIBE_TIMEOUT).map_err(|error| error.to_string())?;
     let settled = |info: &&GroupInfo| info.name() == group && info.state() == "Stable";
     let Some(info) = listed.groups().iter().find(settled) else { return Ok(BTreeSet::new()) };
+    let mut all: BTreeSet<Partition> = reader.partitions_of(&reader.options.all_topics())?.into_iter().collect();
     for member in info.members() {
         let assigned = assignment(member.assignment().unwrap_or_default());
         for partition in assigned.ok_or("a member's assignment is not that of a consumer")? {

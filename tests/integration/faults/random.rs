@@ -87,8 +87,10 @@ impl Story {
             30..32 => self.network(number, Network::Deaf),
             32..34 => self.network(number, Network::Slow(Duration::from_millis(5))),
             38.. => {
-                self.broker.control("kill");
-                self.broker.control("restart");
+                self.broker.dies();
+                if self.broker.has_lost_a_transaction() {
+                    self.fleet.may_fall();
+                }
             }
             _ => {}
         }
