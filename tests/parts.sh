@@ -59,17 +59,6 @@ find_from_prometheus() {
     fi
 }
 
-# libfaketime shows one process another time than the machine's.
-find_faketime() {
-    local candidate
-    for candidate in /usr/lib/*/faketime/libfaketimeMT.so.1 /usr/lib*/faketime/libfaketimeMT.so.1; do
-        [[ -r $candidate ]] || continue
-        printf '%s\n' "$candidate"
-        return
-    done
-    return 1
-}
-
 # Whether the jars are there and are those of today's pom.xml: the copy beside them was put there last.
 kafka_is_fetched() {
     cmp -s "$repository/tests/kafka/pom.xml" "$kafka_jars/pom.xml"

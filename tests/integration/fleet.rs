@@ -34,8 +34,6 @@ pub struct Fleet {
     highest: Shown,
     /// The brokers have lost what they had acknowledged, so that counters fall.
     may_fall: bool,
-    /// Variables for those that are started.
-    environment: Vec<(&'static str, String)>,
     /// Gone with the fleet.
     _folder: TempDir,
 }
@@ -77,14 +75,7 @@ impl Fleet {
             Member { config, ..Member::default() }
         };
         let members = (0..size).map(member).collect();
-        Self {
-            topic: topic.to_owned(),
-            members,
-            highest: Shown::new(),
-            may_fall: false,
-            environment: Vec::new(),
-            _folder: folder,
-        }
+        Self { topic: topic.to_owned(), members, highest: Shown::new(), may_fall: false, _folder: folder }
     }
 
     /// The configuration of an instance.
@@ -101,11 +92,6 @@ impl Fleet {
     /// commits.
     pub fn set_batch(&self, records: usize) {
         (0..self.members.len()).for_each(|number| self.set(number, "records", &records.to_string()));
-    }
-
-    /// Gives instances these variables from the next start on.
-    pub fn set_environment(&mut self, environment: Vec<(&'static str, String)>) {
-        self.environment = environment;
     }
 
     fn set(&self, number: usize, key: &str, value: &str) {
@@ -135,7 +121,7 @@ impl Fleet {
 
     /// Starts an instance and waits until it listens.
     pub fn start(&mut self, number: usize) {
-        let instance = Instance::start_with(self.config(number), &[], &self.environment);
+        let instance = Instance::start(self.config(number), &[]);
         let member = &mut self.members[number];
         *member = Member { config: std::mem::take(&mut member.config), instance: Some(instance), ..Member::default() };
     }

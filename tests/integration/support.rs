@@ -437,20 +437,15 @@ pub fn binary() -> Command {
 impl Instance {
     /// Starts `serve` and waits until it listens.
     pub fn start(config: &Path, set: &[&str]) -> Self {
-        Self::start_with(config, set, &[])
-    }
-
-    /// The same with more variables.
-    pub fn start_with(config: &Path, set: &[&str], environment: &[(&str, String)]) -> Self {
-        let mut instance = Self::spawn(config, set, environment);
+        let mut instance = Self::spawn(config, set, &[]);
         instance.address = instance.listening();
         instance
     }
 
     /// Starts `serve`, which may be refused before it listens.
-    pub fn spawn(config: &Path, set: &[&str], environment: &[(&str, String)]) -> Self {
+    pub fn spawn(config: &Path, set: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = binary();
-        command.args(["serve", "--config"]).arg(config).envs(environment.iter().cloned());
+        command.args(["serve", "--config"]).arg(config).envs(environment.iter().copied());
         set.iter().for_each(|setting| {
             command.args(["--set", setting]);
         });
