@@ -109,10 +109,10 @@ impl Recount {
             Content::Ignored => return count_record(&mut self.figures, partition, Outcome::Ignored),
             Content::Tickets(source, tickets) => (source, tickets),
         };
-        if tickets.len() != 1 {
+        let record = (tickets.len() != 1).then_some(self.shared.len());
+        if record.is_some() {
             self.shared.push(partition.clone());
         }
-        let record = self.shared.len().checked_sub(1).filter(|_| tickets.len() != 1);
         for (ticket, findings) in tickets {
             let own_time = ticket.updated_at.map(jiff::Timestamp::as_millisecond);
             let name = (source.clone(), ticket.key.to_string());

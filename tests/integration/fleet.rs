@@ -168,10 +168,12 @@ impl Fleet {
         self.members[number].stale = true;
     }
 
-    /// Lets counters fall from now on, where the brokers have lost what they had acknowledged; in the end all must be
-    /// counted once nevertheless.
-    pub fn may_fall(&mut self) {
-        self.may_fall = true;
+    /// Kills the broker and starts it again. Where it has lost what it had acknowledged, counters may fall from now on; in
+    /// the end all must be counted once nevertheless.
+    pub fn broker_dies(&mut self, broker: &Broker) {
+        broker.control("kill");
+        broker.control("restart");
+        self.may_fall |= broker.has_lost_a_transaction();
     }
 
     /// Lets it go on.

@@ -107,12 +107,6 @@ impl Broker {
         self.run(command, &[])
     }
 
-    /// Kills it and starts it again.
-    pub fn dies(&self) {
-        self.control("kill");
-        self.control("restart");
-    }
-
     /// Whether it has forgotten a transaction that it had acknowledged. A lone broker that was killed may: until its old
     /// session is over it writes the ends of transactions; then its partitions have no leader for a moment, count as
     /// deleted, and those transactions as ended.

@@ -306,9 +306,7 @@ impl Reader {
                 Command::Again => self.begin_again(),
             }
         }
-        if !committed.is_empty() {
-            self.commit_positions(&committed, CommitMode::Async);
-        }
+        self.commit_positions(&committed, CommitMode::Async);
         let starting = std::mem::take(&mut self.reading.starting);
         for (partition, epoch, position) in starting {
             if self.shared.state().assigned.get(&partition) != Some(&epoch) {
@@ -393,6 +391,9 @@ impl Reader {
     /// Moves the group's positions to where the journal's are.
     fn commit_positions(&self, positions: &BTreeMap<Partition, i64>, mode: CommitMode) {
         let Start::Known { journal, .. } = &self.options.start else { return };
+        if positions.is_empty() {
+            return;
+        }
         let id = journal.as_deref().unwrap_or_default();
         let mut list = TopicPartitionList::new();
         positions.iter().for_each(|(partition, position)| claim_position(&mut list, partition, *position, id));

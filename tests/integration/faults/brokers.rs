@@ -26,10 +26,7 @@ fn counts_exactly_while_its_broker_dies(journal: Journal, instances: usize) {
         broker.produce(topic, part);
         fleet.wait_for_at_least(before + 200);
         // The last time it is killed with everything still to be counted or to be committed.
-        broker.dies();
-        if broker.has_lost_a_transaction() {
-            fleet.may_fall();
-        }
+        fleet.broker_dies(&broker);
     }
     fleet.assert_counted(&messages);
     fleet.end();

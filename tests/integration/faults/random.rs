@@ -86,12 +86,7 @@ impl Story {
             26..30 => self.network(number, Network::Cut),
             30..32 => self.network(number, Network::Deaf),
             32..34 => self.network(number, Network::Slow(Duration::from_millis(5))),
-            38.. => {
-                self.broker.dies();
-                if self.broker.has_lost_a_transaction() {
-                    self.fleet.may_fall();
-                }
-            }
+            38.. => self.fleet.broker_dies(&self.broker),
             _ => {}
         }
     }
