@@ -379,7 +379,9 @@ impl<'a> Fleet<'a> {
     }
 
     fn kill(&mut self, number: usize, away: Duration) {
-        self.running[number] = None;
+        let running = self.running[number].take();
+        let ended = running.and_then(|mut service| service.child.try_wait().unwrap());
+        assert_eq!(ended, None, "instance {number} has ended by itself");
         self.back[number] = Instant::now() + away;
     }
 

@@ -518,6 +518,7 @@ impl Instance {
 
     /// Ends it as `kill -9` does.
     pub fn kill(mut self) {
+        assert!(self.child.try_wait().unwrap().is_none(), "the instance has ended by itself:\n{}", self.log());
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -194,7 +194,7 @@ fn commit(consumer: &BaseConsumer<Context>, positions: &TopicPartitionList) -> K
 
 impl Shared {
     /// Takes notice of an assignment and gives each partition its epoch.
-    fn assign(&self, partitions: Vec<Partition>, waiting: &[Partition]) -> Vec<(Partition, Epoch)> {
+    pub(super) fn assign(&self, partitions: Vec<Partition>, waiting: &[Partition]) -> Vec<(Partition, Epoch)> {
         let epoch = self.next_epoch();
         self.joined.store(true, Ordering::Relaxed);
         let mut state = self.state();

@@ -125,14 +125,27 @@ impl Reader {
     fn take(&mut self, record: crate::record::Record) -> Result<bool, SourceError> {
         self.learn();
         let Some(epoch) = self.reading.epochs.get(&record.partition).copied() else { return Ok(true) };
-        let next = self.shared.next().insert(record.partition.clone(), record.offset + 1);
+        let next = self.shared.next().get(&record.partition).copied();
         if let Some(position) = next.filter(|next| record.offset < *next) {
-            // The brokers do not hold the offset that was asked for any more and began with an earlier one.
-            let (_, end) = self.watermarks(&record.partition).unwrap_or_default();
-            return Err(SourceError::AheadOfTopic { partition: record.partition, end, position });
+            self.go_back_to(&record.partition, position)?;
+            return Ok(true);
         }
+        self.shared.next().insert(record.partition.clone(), record.offset + 1);
         self.shared.fill(&record);
         Ok(self.records.send(Fetched { record, epoch }).is_ok())
+    }
+
+    /// After a record that was before the position: brokers that do not hold the position any more begin with an earlier
+    /// one; and librdkafka gives a record twice that is taken in the moment in which a rebalance pauses its partition, since
+    /// the pause goes by the record before it.
+    fn go_back_to(&self, partition: &Partition, position: i64) -> Result<(), SourceError> {
+        let Some(ends) = self.watermarks(partition) else { return Ok(()) };
+        self.check_position(partition, position, ends)?;
+        let sought = self.consumer.seek(&partition.topic, partition.number, Offset::Offset(position), REQUEST_TIMEOUT);
+        if let Err(error) = sought {
+            self.shared.note_error(format_args!("{partition} cannot be read on from offset {position}: {error}"));
+        }
+        Ok(())
     }
 
     /// Takes notice of rebalances since the last time.
@@ -437,5 +450,70 @@ impl Reader {
                 self.commit_positions(&positions.into_iter().collect(), CommitMode::Sync);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crossbeam_channel::unbounded;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+    use super::*;
+    use crate::config::Kafka;
+    use crate::record::Record;
+
+    /// A reader that is assigned a partition, as librdkafka's rebalance does it, and where its records go.
+    fn assigned(brokers: String, partition: &Partition) -> (Reader, Receiver<Fetched>) {
+        let kafka = Kafka { brokers, group: "group".to_owned(), librdkafka: BTreeMap::new() };
+        let start = Start::Known { positions: std::collections::HashMap::new(), journal: None };
+        let options = SourceOptions { kafka, topics: vec![], added: vec![], prepare: None, start: start.clone() };
+        let shared: Arc<Shared> = Arc::default();
+        let (rebalances, _) = unbounded();
+        let context = Context { shared: shared.clone(), rebalances: rebalances.clone(), start };
+        let consumer = super::super::consumer(&options, context).unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(0)).unwrap();
+        consumer.assign(&list).unwrap();
+        shared.assign(vec![partition.clone()], &[]);
+        let ((records, fetched), (_, commands)) = (unbounded(), unbounded());
+        let (topics, reading) = (HashMap::new(), Reading::default());
+        (Reader { consumer, options, shared, records, rebalances, commands, topics, reading }, fetched)
+    }
+
+    fn poll(reader: &mut Reader) -> Record {
+        let message = loop {
+            if let Some(message) = reader.consumer.poll(Duration::from_secs(1)) {
+                break message.unwrap();
+            }
+        };
+        own(&message, &mut reader.topics)
+    }
+
+    #[test]
+    fn a_record_that_comes_twice_is_taken_once_and_a_topic_that_ends_before_the_position_ends_the_source() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 1, 1).unwrap();
+        let brokers = cluster.bootstrap_servers();
+        let producer: BaseProducer = rdkafka::ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
+        for value in ["a", "b", "c"] {
+            producer.send(BaseRecord::<(), _>::to("t").payload(value)).unwrap();
+        }
+        producer.flush(Duration::from_secs(10)).unwrap();
+        let partition = Partition { topic: "t".into(), number: 0 };
+        let (mut reader, fetched) = assigned(brokers, &partition);
+
+        let (first, second) = (poll(&mut reader), poll(&mut reader));
+        for record in [first.clone(), second.clone(), second, first.clone()] {
+            assert!(reader.take(record).unwrap());
+        }
+        let third = poll(&mut reader);
+        assert!(reader.take(third).unwrap());
+        assert_eq!(fetched.try_iter().map(|fetched| fetched.record.offset).collect::<Vec<_>>(), [0, 1, 2]);
+
+        reader.shared.next().insert(partition.clone(), 9);
+        assert_eq!(reader.take(first).unwrap_err(), SourceError::AheadOfTopic { partition, end: 3, position: 9 });
     }
 }
