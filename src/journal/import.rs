@@ -57,8 +57,9 @@ pub fn import(config: &Config, ledgers: Vec<Ledger>, settings: Settings) -> Resu
             let positions: Vec<_> = positions.cloned().collect();
             kafka::check_idle(&config.kafka)?;
             let mut journal = SqliteJournal::open(&config.journal.path)?;
-            journal.fill(&whole)?;
-            kafka::set_positions(&config.kafka, &positions, journal.id())?;
+            let id = journal.id().to_owned();
+            let set_positions = || Ok::<_, ImportError>(kafka::set_positions(&config.kafka, &positions, &id)?);
+            journal.fill(&whole, set_positions)?;
         }
         JournalKind::Kafka => {
             kafka::check_idle(&config.kafka)?;

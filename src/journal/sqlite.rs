@@ -8,7 +8,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::codec::CodecError;
 use super::earlier;
@@ -197,23 +197,32 @@ impl SqliteJournal {
         }
     }
 
-    /// Writes everything that a ledger holds into a journal that is empty.
+    /// Writes everything that a ledger holds into a journal that is empty, if `agree`, called at last, succeeds as well.
     ///
     /// # Errors
-    /// When the journal holds something, or cannot be written; nothing is then.
-    pub fn fill(&mut self, ledger: &Ledger) -> Result<(), SqliteError> {
+    /// When the journal holds something or cannot be written, and that of `agree`; nothing is written then.
+    pub fn fill<E: From<SqliteError>>(
+        &mut self,
+        ledger: &Ledger,
+        agree: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
         let sqlite = |cause| at(&self.path, cause);
         let entries: i64 =
             self.connection.query_row("SELECT count(*) FROM entry", [], |row| row.get(0)).map_err(sqlite)?;
         if entries > 0 {
-            return Err(SqliteError::Occupied { path: self.path.clone() });
+            return Err(SqliteError::Occupied { path: self.path.clone() }.into());
         }
         let mut entries = Vec::new();
         entry::all::<CodecError>(ledger, |key, value| {
             entries.push((key.to_bytes(), value));
             Ok(())
-        })?;
-        self.write(entries)
+        })
+        .map_err(SqliteError::from)?;
+        entries.sort_unstable();
+        let transaction = self.connection.transaction().map_err(sqlite)?;
+        insert(&transaction, &entries).map_err(sqlite)?;
+        agree()?;
+        Ok(transaction.commit().map_err(sqlite)?)
     }
 }
 
@@ -223,12 +232,16 @@ type Entry = (Vec<u8>, Vec<u8>);
 /// Writes entries in one transaction.
 fn write(connection: &mut Connection, entries: &[Entry]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
+    insert(&transaction, entries)?;
+    transaction.commit()
+}
+
+fn insert(transaction: &Transaction<'_>, entries: &[Entry]) -> rusqlite::Result<()> {
     let mut insert = transaction.prepare_cached("INSERT OR REPLACE INTO entry VALUES (?, ?)")?;
     for (key, value) in entries {
         insert.execute(params![key, value])?;
     }
-    drop(insert);
-    transaction.commit()
+    Ok(())
 }
 
 fn restore(connection: &Connection, path: &Path, settings: Settings) -> Result<Ledger, SqliteError> {
@@ -339,6 +352,20 @@ mod tests {
         let mut held: Vec<_> = ledger.tickets().cloned().collect();
         held.sort_by(|a, b| a.key.cmp(&b.key));
         held
+    }
+
+    #[test]
+    fn a_journal_is_filled_once_and_only_with_everybodys_consent() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = SqliteJournal::open(folder.path()).unwrap();
+        let mut ledger = Ledger::new(Settings::default());
+        fill(&mut ledger);
+        let refused = || Err(SqliteError::Occupied { path: "elsewhere".into() });
+        assert!(journal.fill(&ledger, refused).unwrap_err().to_string().contains("elsewhere"));
+        assert_eq!(all(&journal.restore(Settings::default()).unwrap()), []);
+        journal.fill(&ledger, || Ok::<_, SqliteError>(())).unwrap();
+        assert_eq!(all(&journal.restore(Settings::default()).unwrap()), all(&ledger));
+        assert!(matches!(journal.fill(&ledger, || Ok(())), Err(SqliteError::Occupied { .. })));
     }
 
     #[test]

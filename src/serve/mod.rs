@@ -63,7 +63,7 @@ impl Service {
         let restorer = match &opened.journal {
             Journal::Kafka(_) => {
                 let settings = config.ledger_settings();
-                Some(Restorer::start(config.kafka.clone(), settings, status.source.clone())?)
+                Some(Restorer::start(&config.kafka, settings, &status.source)?)
             }
             Journal::Sqlite(..) | Journal::None(_) => None,
         };

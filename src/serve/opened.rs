@@ -10,12 +10,12 @@ use super::Inputs;
 use crate::config::{Config, JournalKind};
 use crate::journal::kafka::{self, Instance, JournalTopics, TopicError, TopicKeeper};
 use crate::journal::{Journal, KafkaJournal, SqliteJournal};
-use crate::ledger::{Ledger, Ledgers};
+use crate::ledger::{Ledger, Ledgers, PartitionState};
 use crate::metrics::Metrics;
 use crate::prepare::Route;
 use crate::record::Partition;
 use crate::sink::{DEAD_LETTERS, DeadLetters, Producer};
-use crate::source::kafka::{Membership, Prepare, Start, Unready};
+use crate::source::kafka::{Counted, Membership, Prepare, Start, Unready};
 
 /// What is needed of the journal to start.
 pub(super) struct Opened {
@@ -45,12 +45,12 @@ pub(super) fn open(
             let mut journal = SqliteJournal::open(&config.journal.path)?;
             let ledger = journal.restore(settings)?;
             tracing::info!(tickets = ledger.slot_count(), seconds = began.elapsed().as_secs_f64(), "restored");
-            let start = Start::Known { positions: positions(&ledger), journal: Some(journal.id().to_owned()) };
+            let start = Start::Known { counted: counted(&ledger), journal: Some(journal.id().to_owned()) };
             let (journal, ledgers) = (Journal::Sqlite(Box::new(journal), producer()?), Ledgers::one(ledger));
             Opened { journal, ledgers, start, prepare: None, added: Vec::new() }
         }
         JournalKind::None => {
-            let start = Start::Known { positions: HashMap::new(), journal: None };
+            let start = Start::Known { counted: HashMap::new(), journal: None };
             let (journal, ledgers) = (Journal::None(producer()?), Ledgers::one(Ledger::new(settings)));
             Opened { journal, ledgers, start, prepare: None, added: Vec::new() }
         }
@@ -70,9 +70,10 @@ pub(super) fn open(
 }
 
 /// Where nothing was taken yet, the group's position counts, if it has one.
-fn positions(ledger: &Ledger) -> HashMap<Partition, i64> {
+fn counted(ledger: &Ledger) -> HashMap<Partition, Counted> {
     let taken = ledger.partitions().iter().filter(|state| state.next_offset > 0);
-    taken.map(|state| (state.partition.clone(), state.next_offset)).collect()
+    let counted = |state: &PartitionState| Counted { position: state.next_offset, newest: state.watermark };
+    taken.map(|state| (state.partition.clone(), counted(state))).collect()
 }
 
 /// Makes sure that every input has its journal and, where it is to have one, its keyed copy.

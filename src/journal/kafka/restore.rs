@@ -1,4 +1,4 @@
-//! Reads the ledger of a partition back from the journal's topic, on a thread of its own.
+//! Reads the ledgers of partitions back from the journal's topics, on threads of their own.
 
 use std::cell::LazyCell;
 use std::ops::Range;
@@ -12,8 +12,10 @@ use crate::config::Kafka;
 use crate::journal::entry::Restoring;
 use crate::ledger::{Ledger, PartitionState, Settings};
 use crate::record::Partition;
-use crate::source::kafka::{Epoch, RangeReader, SourceError, SourceWatch};
+use crate::source::kafka::{Counted, Epoch, RangeReader, SourceError, SourceWatch};
 
+/// How many partitions are restored at a time.
+const THREADS: usize = 2;
 /// How often to look whether a transaction that is in the way has ended.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long to wait before the brokers are asked again that gave no answer.
@@ -34,50 +36,64 @@ pub struct Restored {
     pub took: Duration,
 }
 
-/// The thread that restores.
+/// The threads that restore, each a partition at a time.
 #[derive(Debug)]
 pub struct Restorer {
     requests: Sender<(Partition, Epoch)>,
     restored: Receiver<Restored>,
-    _thread: JoinHandle<()>,
+    _threads: Vec<JoinHandle<()>>,
 }
 
 impl Restorer {
-    /// Starts the thread. It gives up a partition that is no longer assigned.
+    /// Starts the threads. They give up a partition that is no longer assigned.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(kafka: Kafka, settings: Settings, watch: SourceWatch) -> std::io::Result<Self> {
-        let (requests, requested) = unbounded::<(Partition, Epoch)>();
+    pub fn start(kafka: &Kafka, settings: Settings, watch: &SourceWatch) -> std::io::Result<Self> {
+        let (requests, requested) = unbounded();
         let (sender, restored) = unbounded();
-        let thread = std::thread::Builder::new().name("restore".into()).spawn(move || {
-            let reader = LazyCell::new(|| Reader::new(&kafka, settings));
-            for (partition, epoch) in requested {
-                let began = Instant::now();
-                let is_wanted = || !watch.is_stopped() && watch.epoch(&partition) == Some(epoch);
-                let restored = match &*reader {
-                    Ok(reader) => reader.restore(&partition, &is_wanted, &watch),
-                    Err(error) => Err(KafkaJournalError::Unreadable(error.clone())),
-                };
-                let Some(ledger) = restored.transpose() else { continue };
-                if sender.send(Restored { partition, epoch, ledger, took: began.elapsed() }).is_err() {
-                    break;
-                }
-            }
-        })?;
-        Ok(Self { requests, restored, _thread: thread })
+        let start = |_| {
+            let (kafka, watch, requested, sender) = (kafka.clone(), watch.clone(), requested.clone(), sender.clone());
+            let thread = std::thread::Builder::new().name("restore".into());
+            thread.spawn(move || restore_all(&kafka, settings, &watch, &requested, &sender))
+        };
+        let threads = (0..THREADS).map(start).collect::<std::io::Result<_>>()?;
+        Ok(Self { requests, restored, _threads: threads })
     }
 
     /// Asks for a partition as of now.
     pub fn request(&self, partition: Partition, epoch: Epoch) {
         if self.requests.send((partition, epoch)).is_err() {
-            tracing::error!("the thread that restores has ended");
+            tracing::error!("the threads that restore have ended");
         }
     }
 
     /// Where partitions come that were restored.
     pub fn restored(&self) -> &Receiver<Restored> {
         &self.restored
+    }
+}
+
+/// Restores what is requested, until nobody requests anything more.
+fn restore_all(
+    kafka: &Kafka,
+    settings: Settings,
+    watch: &SourceWatch,
+    requested: &Receiver<(Partition, Epoch)>,
+    restored: &Sender<Restored>,
+) {
+    let reader = LazyCell::new(|| Reader::new(kafka, settings));
+    for (partition, epoch) in requested {
+        let began = Instant::now();
+        let is_wanted = || !watch.is_stopped() && watch.epoch(&partition) == Some(epoch);
+        let ledger = match &*reader {
+            Ok(reader) => reader.restore(&partition, &is_wanted, watch),
+            Err(error) => Err(KafkaJournalError::Unreadable(error.clone())),
+        };
+        let Some(ledger) = ledger.transpose() else { continue };
+        if restored.send(Restored { partition, epoch, ledger, took: began.elapsed() }).is_err() {
+            break;
+        }
     }
 }
 
@@ -122,15 +138,36 @@ impl Reader {
             }
         };
         loop {
-            match read(&self.committed, &journal, partition, start..end, self.settings, is_wanted) {
-                Ok(restoring) => return restoring.map(|found| finish(found, &journal, partition)).transpose(),
+            match self.read(&journal, partition, start..end, is_wanted) {
                 // Brokers that go away in the middle come back.
-                Err(KafkaJournalError::Unreadable(error)) if is_wanted() => watch.note_error(error),
-                Err(KafkaJournalError::Unreadable(_)) => return Ok(None),
-                Err(error) => return Err(error),
+                Err(KafkaJournalError::Unreadable(error @ SourceError::Unreadable { .. })) => {
+                    if !is_wanted() {
+                        return Ok(None);
+                    }
+                    watch.note_error(error);
+                }
+                read => return read,
             }
             std::thread::park_timeout(RETRY);
         }
+    }
+
+    /// The ledger from the entries between these offsets, of an input that still holds what it has counted.
+    fn read(
+        &self,
+        journal: &Partition,
+        input: &Partition,
+        offsets: Range<i64>,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<Option<Ledger>, KafkaJournalError> {
+        let restoring = read(&self.committed, journal, input, offsets, self.settings, is_wanted)?;
+        let Some(restoring) = restoring else { return Ok(None) };
+        let ledger = finish(restoring, journal, input)?;
+        if let Some(state) = ledger.state(input).filter(|state| state.next_offset > 0) {
+            let counted = Counted { position: state.next_offset, newest: state.watermark };
+            self.committed.check_counted(input, counted)?;
+        }
+        Ok(Some(ledger))
     }
 }
 

@@ -132,6 +132,23 @@ pub enum SourceError {
         /// The journal's position.
         position: i64,
     },
+    /// The records before the journal's position are not those that were counted.
+    #[error(
+        "the record before offset {position} of {partition} is of {found}, but nothing newer than {newest} was counted up to \
+         there: the topic was deleted and made anew, or these are other brokers than before; everything up to there would be \
+         taken for read. Check `[kafka] brokers`; if the topic is new on purpose, give it another name, or start with a new \
+         journal folder and group"
+    )]
+    OtherRecords {
+        /// The partition.
+        partition: Partition,
+        /// The journal's position.
+        position: i64,
+        /// The time of the newest record that was counted.
+        newest: jiff::Timestamp,
+        /// The time of the record that is there.
+        found: jiff::Timestamp,
+    },
     /// A partition cannot be read at all.
     #[error(
         "{partition} cannot be read from {brokers}: {cause}; check `[kafka]`, and whether the topic is still there"
@@ -323,13 +340,22 @@ pub enum Unready {
 /// Makes the journal ready for the partitions of the topics.
 pub type Prepare = Box<dyn Fn(&[Partition]) -> Result<(), Unready> + Send>;
 
+/// How far a partition is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The offset of the next record.
+    pub position: i64,
+    /// The time of the newest record up to there, in milliseconds since 1970; `i64::MIN` where no record had one.
+    pub newest: i64,
+}
+
 /// Where a partition is begun when it is assigned.
 #[derive(Clone, Debug)]
 pub enum Start {
-    /// At the positions that the journal held at the start and since; they win over the group's.
+    /// Where the journal was at the start and since; that wins over the group's positions.
     Known {
-        /// The positions.
-        positions: HashMap<Partition, i64>,
+        /// What was counted before the start.
+        counted: HashMap<Partition, Counted>,
         /// The journal's identity, if it serves one instance only.
         journal: Option<String>,
     },
@@ -372,8 +398,9 @@ impl KafkaSource {
     pub fn start(options: SourceOptions, watch: &SourceWatch) -> Result<(Self, Fetches), SourceError> {
         let shared = watch.0.clone();
         let (sender, rebalances) = unbounded();
-        if let Start::Known { positions, .. } = &options.start {
-            shared.state().positions.clone_from(positions);
+        if let Start::Known { counted, .. } = &options.start {
+            let positions = counted.iter().map(|(partition, counted)| (partition.clone(), counted.position));
+            shared.state().positions.extend(positions);
         }
         let context = Context { shared: shared.clone(), rebalances: sender.clone(), start: options.start.clone() };
         let consumer = consumer(&options, context)?;

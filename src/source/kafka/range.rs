@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
@@ -10,7 +11,7 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use super::{IDLE, REQUEST_TIMEOUT, SourceError, list_of, own};
+use super::{Counted, IDLE, REQUEST_TIMEOUT, SourceError, list_of, own};
 use crate::config::Kafka;
 use crate::record::{Partition, Record};
 
@@ -73,6 +74,28 @@ impl RangeReader {
         match position > end {
             true => Err(SourceError::AheadOfTopic { partition: partition.clone(), end, position }),
             false => Ok(start),
+        }
+    }
+
+    /// Makes sure that the record before the position is one that was counted, as far as its time can tell; it may be gone.
+    ///
+    /// # Errors
+    /// When it is not, or the brokers do not say.
+    pub fn check_counted(&self, partition: &Partition, counted: Counted) -> Result<(), SourceError> {
+        let Counted { position, newest } = counted;
+        let (start, end) = self.ends(partition)?;
+        let Ok(newest) = Timestamp::from_millisecond(newest) else { return Ok(()) };
+        if !(start..end).contains(&(position - 1)) {
+            return Ok(());
+        }
+        let mut time = None;
+        self.read(partition, position - 1, position, |record| {
+            time = record.timestamp;
+            false
+        })?;
+        match time.and_then(|time| Timestamp::from_millisecond(time).ok()).filter(|found| *found > newest) {
+            None => Ok(()),
+            Some(found) => Err(SourceError::OtherRecords { partition: partition.clone(), position, newest, found }),
         }
     }
 

@@ -15,8 +15,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::context::Context;
 use super::group::{Growth, Owners, SoleMember};
 use super::{
-    Command, Epoch, Fetched, IDLE, REQUEST_TIMEOUT, Rebalance, Shared, SourceError, SourceOptions, Start, Unready,
-    claim_position, list_of, own,
+    Command, Epoch, Fetched, IDLE, REQUEST_TIMEOUT, RangeReader, Rebalance, Shared, SourceError, SourceOptions, Start,
+    Unready, claim_position, list_of, own,
 };
 use crate::record::Partition;
 
@@ -247,13 +247,22 @@ impl Reader {
         Ok(())
     }
 
-    /// Refuses to read a topic that ends before the journal's position, and says where records are gone that were never
-    /// read.
+    /// Refuses to read a topic that ends before the journal's position or holds other records before it, and says where
+    /// records are gone that were never read.
     fn check_positions(&self, all: &[Partition]) -> Result<(), SourceError> {
-        let Start::Known { positions, .. } = &self.options.start else { return Ok(()) };
-        for (partition, position) in all.iter().filter_map(|partition| Some((partition, *positions.get(partition)?))) {
+        let Start::Known { counted, .. } = &self.options.start else { return Ok(()) };
+        let range = RangeReader::new(&self.options.kafka)?;
+        for (partition, counted) in all.iter().filter_map(|partition| Some((partition, *counted.get(partition)?))) {
             let Some(ends) = self.watermarks(partition) else { return Ok(()) };
-            self.check_position(partition, position, ends)?;
+            self.check_position(partition, counted.position, ends)?;
+            while let Err(error) = range.check_counted(partition, counted) {
+                match error {
+                    SourceError::Unreadable { .. } if self.shared.stopped() => return Ok(()),
+                    SourceError::Unreadable { .. } => self.shared.note_error(error),
+                    error => return Err(error),
+                }
+                std::thread::park_timeout(ASK_AGAIN);
+            }
         }
         Ok(())
     }
@@ -468,7 +477,7 @@ mod tests {
     /// A reader that is assigned a partition, as librdkafka's rebalance does it, and where its records go.
     fn assigned(brokers: String, partition: &Partition) -> (Reader, Receiver<Fetched>) {
         let kafka = Kafka { brokers, group: "group".to_owned(), librdkafka: BTreeMap::new() };
-        let start = Start::Known { positions: std::collections::HashMap::new(), journal: None };
+        let start = Start::Known { counted: std::collections::HashMap::new(), journal: None };
         let options = SourceOptions { kafka, topics: vec![], added: vec![], prepare: None, start: start.clone() };
         let shared: Arc<Shared> = Arc::default();
         let (rebalances, _) = unbounded();

@@ -19,6 +19,34 @@ fn a_topic_made_anew_while_stopped_is_refused_with_a_journal_in_topics_as_well()
 }
 
 #[test]
+fn a_topic_made_anew_that_has_grown_past_the_position_is_refused_with_a_file() {
+    made_anew_and_grown(Journal::Sqlite);
+}
+
+#[test]
+fn a_topic_made_anew_that_has_grown_past_the_position_is_refused_with_topics() {
+    made_anew_and_grown(Journal::Kafka);
+}
+
+fn made_anew_and_grown(journal: Journal) {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique(&format!("anew-grown-{}", journal.name()));
+    broker.create_topic(&topic, 1);
+    let mut fleet = Fleet::new(&broker.address, &topic, journal, 1);
+    fleet.start(0);
+    broker.produce(&topic, &invented(74, 50));
+    fleet.wait_for_at_least(50);
+    fleet.terminate(0);
+    broker.delete_topic(&topic);
+    broker.create_topic(&topic, 1);
+    broker.produce(&topic, &invented(75, 60));
+    fleet.start(0);
+    let log = fleet.ended(0);
+    let reason = format!("the record before offset 50 of {topic}[0] is of ");
+    assert!(log.contains(&reason) && log.contains("start with a new journal folder and group"), "{log}");
+}
+
+#[test]
 fn a_topic_made_anew_under_a_running_instance_with_a_file_is_refused() {
     made_anew_while_running(Journal::Sqlite);
 }
