@@ -33,7 +33,7 @@ pub use recount::{Content, Name, Recount, Recounted, Totals};
 pub use report::{Covered, Difference, Report, TicketDifference, View};
 
 use crate::classify::{Classifier, Scratch};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::journal::kafka::JournalTopics;
 use crate::journal::read;
 use crate::ledger::Ledgers;
@@ -149,30 +149,34 @@ impl Taken {
         Ok(())
     }
 
+    /// Looks for the copies of every input that is copied.
+    fn check_copies(&mut self, config: &Config) -> anyhow::Result<()> {
+        let copied: Vec<_> = config.input.iter().filter(|input| input.rekey).collect();
+        if copied.is_empty() {
+            return Ok(());
+        }
+        let (reader, topics) = (RangeReader::new(&config.kafka)?, JournalTopics::new(&config.kafka));
+        copied.iter().try_for_each(|input| self.check_copy(&reader, &input.topic, &topics.keyed(&input.topic)))
+    }
+
     /// Looks for the copy of every record up to the group's position. Copies are read to their end, for they may be ahead
     /// of what is counted.
-    fn check_copies(&mut self, config: &Config) -> anyhow::Result<()> {
-        let reader = RangeReader::new(&config.kafka)?;
-        let copied = |input: &&config::Input| input.rekey;
-        for input in config.input.iter().filter(copied) {
-            let keyed = JournalTopics::new(&config.kafka).keyed(&input.topic);
-            // The group's positions first: what is copied meanwhile is not looked for.
-            let positions = reader.positions(&input.topic)?;
-            let copies = self.coverage.keys().filter(|partition| partition.topic == keyed);
-            for partition in copies {
-                let (start, end) = reader.ends(partition)?;
-                reader.read(partition, start, end, |record| {
-                    self.copies.see(&record);
-                    true
-                })?;
-            }
-            for (partition, position) in positions {
-                let (start, _) = reader.ends(&partition)?;
-                reader.read(&partition, start, position, |record| {
-                    self.copies.look_for(&record);
-                    true
-                })?;
-            }
+    fn check_copy(&mut self, reader: &RangeReader, input: &str, keyed: &str) -> anyhow::Result<()> {
+        // The group's positions first: what is copied meanwhile is not looked for.
+        let positions = reader.positions(input)?;
+        for partition in self.coverage.keys().filter(|partition| *partition.topic == *keyed) {
+            let (start, end) = reader.ends(partition)?;
+            reader.read(partition, start, end, |record| {
+                self.copies.see(&record);
+                true
+            })?;
+        }
+        for (partition, position) in positions {
+            let (start, _) = reader.ends(&partition)?;
+            reader.read(&partition, start, position, |record| {
+                self.copies.look_for(&record);
+                true
+            })?;
         }
         Ok(())
     }

@@ -88,6 +88,11 @@ impl Fleet {
         self.set(number, "brokers", &format!("{brokers:?}"));
     }
 
+    /// Has an instance read with another group from its next start on.
+    pub fn join(&self, number: usize, group: &str) {
+        self.set(number, "group", &format!("{group:?}"));
+    }
+
     /// Has batches be so large from the next start on; they are small otherwise, so that a fault falls into one of many
     /// commits.
     pub fn set_batch(&self, records: usize) {
@@ -147,6 +152,11 @@ impl Fleet {
         instance.signal("-TERM");
         let (success, log) = instance.ended();
         assert!(success, "the drain ends well: {log}");
+    }
+
+    /// Whether an instance has ended by itself.
+    pub fn has_ended(&mut self, number: usize) -> bool {
+        self.members[number].instance.as_mut().is_some_and(Instance::has_ended)
     }
 
     /// Waits until an instance ends by itself, and gives what it said.

@@ -160,6 +160,11 @@ impl Broker {
         );
     }
 
+    /// Makes a topic that keeps the last record of each key.
+    pub fn create_compacted_topic(&self, topic: &str, partitions: i32) {
+        self.create_topic_with(topic, partitions, &[("cleanup.policy", "compact")]);
+    }
+
     fn create_topic_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
         let (admin, runtime) = self.admin();
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
@@ -241,13 +246,16 @@ impl Broker {
 
     /// Produces records as they are: key and value.
     pub fn produce_bytes(&self, topic: &str, records: &[KeyAndValue]) {
-        let producer: BaseProducer = self.config().create().unwrap();
-        for (key, value) in records {
-            let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic);
-            (record.key, record.payload) = (key.as_deref(), value.as_deref());
-            producer.send(record).map_err(|(error, _)| error).unwrap();
-        }
-        producer.flush(LIMIT).unwrap();
+        send_bytes(&self.config().create().unwrap(), topic, records);
+    }
+
+    /// Produces records in a transaction that the caller ends.
+    pub fn produce_unended(&self, topic: &str, records: &[KeyAndValue]) -> BaseProducer {
+        let producer: BaseProducer = self.config().set("transactional.id", topic).create().unwrap();
+        producer.init_transactions(LIMIT).unwrap();
+        producer.begin_transaction().unwrap();
+        send_bytes(&producer, topic, records);
+        producer
     }
 
     /// Produces records with their time and, where it is given, to their partition.
@@ -346,6 +354,15 @@ impl Drop for Broker {
             self.control("kill");
         }
     }
+}
+
+fn send_bytes(producer: &BaseProducer, topic: &str, records: &[KeyAndValue]) {
+    for (key, value) in records {
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic);
+        (record.key, record.payload) = (key.as_deref(), value.as_deref());
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(LIMIT).unwrap();
 }
 
 /// Key and value of a record, as they are.
@@ -516,9 +533,14 @@ impl Instance {
         });
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Ends it as `kill -9` does.
     pub fn kill(mut self) {
-        assert!(self.child.try_wait().unwrap().is_none(), "the instance has ended by itself:\n{}", self.log());
+        assert!(!self.has_ended(), "the instance has ended by itself:\n{}", self.log());
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -12,7 +12,8 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use serde::Deserialize;
 
-use super::{Epoch, Generation, Rebalance, Shared, Start, claim_position, list_of, partitions};
+use super::state::Shared;
+use super::{Generation, Rebalance, Start, claim_position, list_of, partitions};
 use crate::record::Partition;
 
 /// How long a rebalance waits for the pipeline to let partitions go: a commit takes less.
@@ -190,29 +191,4 @@ impl Context {
 
 fn commit(consumer: &BaseConsumer<Context>, positions: &TopicPartitionList) -> KafkaResult<()> {
     if positions.count() == 0 { Ok(()) } else { consumer.commit(positions, CommitMode::Async) }
-}
-
-impl Shared {
-    /// Takes notice of an assignment and gives each partition its epoch.
-    pub(super) fn assign(&self, partitions: Vec<Partition>, waiting: &[Partition]) -> Vec<(Partition, Epoch)> {
-        let epoch = self.next_epoch();
-        self.joined.store(true, Ordering::Relaxed);
-        let mut state = self.state();
-        for partition in &partitions {
-            state.assigned.insert(partition.clone(), epoch);
-            if !waiting.contains(partition) {
-                state.running.insert(partition.clone());
-            }
-        }
-        partitions.into_iter().map(|partition| (partition, epoch)).collect()
-    }
-
-    fn revoke(&self, partitions: &[Partition]) {
-        self.next_epoch();
-        let mut state = self.state();
-        for partition in partitions {
-            state.assigned.remove(partition);
-            state.running.remove(partition);
-        }
-    }
 }

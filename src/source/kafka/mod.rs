@@ -8,15 +8,15 @@
 //! before a partition was given up is told from what is fetched after it came back.
 
 mod context;
+mod error;
 mod group;
 mod membership;
 mod range;
 mod reader;
+mod state;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,18 +26,17 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
+pub use error::SourceError;
 pub use membership::{Generation, Membership};
 pub use range::RangeReader;
+pub use state::{SourceState, SourceWatch};
 
 use self::context::Context;
 use self::reader::{Reader, Reading};
+use self::state::Shared;
 use crate::config::Kafka;
 use crate::record::{Partition, Record};
 
-/// Beyond this much unprocessed text nothing more is taken from the client: several batches, yet little beside librdkafka's own queue.
-const BUFFER_BYTES: usize = 64 * 1024 * 1024;
-/// Beyond this many unprocessed records likewise, so that small records do not make a long queue.
-const BUFFER_RECORDS: usize = 50_000;
 /// How long to wait where there is nothing to poll; commands wait at most as long. Not by a poll that waits, which spins for
 /// the last millisecond.
 const IDLE: Duration = Duration::from_millis(5);
@@ -83,233 +82,6 @@ enum Command {
     Start(Partition, Epoch, Option<i64>),
     /// Everything is to be restored again.
     Again,
-}
-
-/// What stops the source for good.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SourceError {
-    /// librdkafka does not take the settings.
-    #[error("the Kafka settings are not accepted: {0}; see `[kafka]` and `[kafka.librdkafka]`")]
-    Settings(String),
-    /// Another journal reads with the same group.
-    #[error(
-        "the consumer group `{group}` belongs to another journal ({other}, here {own}): each would count a part; give this \
-         instance a group of its own, or start it with the journal of the other one, or move that journal with \
-         `customer-reach journal export` and `import`, or reset the group's offsets if the other journal is gone"
-    )]
-    ForeignJournal {
-        /// The group.
-        group: String,
-        /// Whose positions stand there.
-        other: String,
-        /// This journal.
-        own: String,
-    },
-    /// Another consumer got some of the partitions.
-    #[error(
-        "the consumer group `{group}` has another member: {assigned} of {all} partitions are assigned here, and the \
-         sqlite journal would count a part only; stop the other member, or give this instance a group of its own"
-    )]
-    SharedGroup {
-        /// The group.
-        group: String,
-        /// Partitions assigned here.
-        assigned: usize,
-        /// Partitions there are.
-        all: usize,
-    },
-    /// The journal is ahead of the topic.
-    #[error(
-        "{partition} ends at offset {end}, but the journal has read up to {position}: the topic was deleted and made anew, \
-         has lost records, or these are other brokers than before; everything up to there would be taken for read. Check \
-         `[kafka] brokers`; if the topic is new on purpose, give it another name, or start with a new journal folder and group"
-    )]
-    AheadOfTopic {
-        /// The partition.
-        partition: Partition,
-        /// The offset behind its last record.
-        end: i64,
-        /// The journal's position.
-        position: i64,
-    },
-    /// The records before the journal's position are not those that were counted.
-    #[error(
-        "the record before offset {position} of {partition} is of {found}, but nothing newer than {newest} was counted up to \
-         there: the topic was deleted and made anew, or these are other brokers than before; everything up to there would be \
-         taken for read. Check `[kafka] brokers`; if the topic is new on purpose, give it another name, or start with a new \
-         journal folder and group"
-    )]
-    OtherRecords {
-        /// The partition.
-        partition: Partition,
-        /// The journal's position.
-        position: i64,
-        /// The time of the newest record that was counted.
-        newest: jiff::Timestamp,
-        /// The time of the record that is there.
-        found: jiff::Timestamp,
-    },
-    /// A partition cannot be read at all.
-    #[error(
-        "{partition} cannot be read from {brokers}: {cause}; check `[kafka]`, and whether the topic is still there"
-    )]
-    Unreadable {
-        /// The partition.
-        partition: Partition,
-        /// The brokers asked.
-        brokers: String,
-        /// What they say, or that they say nothing.
-        cause: String,
-    },
-    /// The journal cannot be used, or does not fit to the topics.
-    #[error("{0}")]
-    Journal(String),
-    /// Somebody else is this member of the group, again and again.
-    #[error(
-        "another process with a copy of this journal's folder joins the group in its place, again and again; run only one \
-         of them"
-    )]
-    Fenced,
-    /// An error from which the client cannot recover.
-    #[error("the Kafka client cannot go on: {0}")]
-    Fatal(String),
-}
-
-/// What is known of the source at the moment.
-#[derive(Clone, Debug, Default)]
-pub struct SourceState {
-    /// The partitions that are this process's, with the epoch of their assignment.
-    pub assigned: BTreeMap<Partition, Epoch>,
-    /// Those of them that are read; the others are still being restored.
-    pub running: BTreeSet<Partition>,
-    /// The offset behind the last record of each partition, as the broker last said.
-    pub ends: BTreeMap<Partition, i64>,
-    /// The offset of the next record to be committed, by partition.
-    pub positions: HashMap<Partition, i64>,
-    /// How far this journal had come by the group's positions when it was opened. It is behind them where it was put back
-    /// from a backup.
-    pub committed_before: HashMap<Partition, i64>,
-    /// How many partitions no member of the group owned when that was last looked at.
-    pub without_owner: usize,
-    /// When nothing waited to be committed, as far as known.
-    pub caught_up: Option<Instant>,
-    /// The last error, which may have passed.
-    pub last_error: Option<String>,
-    /// Why the source ended, if it ended by itself.
-    pub failed: Option<SourceError>,
-}
-
-impl SourceState {
-    /// Records behind the end, by assigned partition; never below 0, as positions may be newer than ends.
-    pub fn lag(&self) -> impl Iterator<Item = (&Partition, i64)> {
-        self.assigned.keys().map(|partition| {
-            let end = self.ends.get(partition).copied().unwrap_or_default();
-            let position = self.positions.get(partition).copied().unwrap_or_default();
-            (partition, (end - position).max(0))
-        })
-    }
-}
-
-/// What pipeline, server and consumer thread share.
-#[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<SourceState>,
-    /// The offset that comes next, at least; known for partitions that are read.
-    next: Mutex<hashbrown::HashMap<Partition, i64>>,
-    buffered_bytes: AtomicUsize,
-    buffered_records: AtomicUsize,
-    /// The newest epoch.
-    epoch: AtomicU64,
-    /// Whether the group has given this process its share, however small; not so when that was lost with the session.
-    joined: AtomicBool,
-    stop: AtomicBool,
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, SourceState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn next(&self) -> MutexGuard<'_, hashbrown::HashMap<Partition, i64>> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note_error(&self, error: impl fmt::Display) {
-        let text = error.to_string();
-        tracing::warn!(error = text, "Kafka");
-        self.state().last_error = Some(text);
-    }
-
-    fn next_epoch(&self) -> Epoch {
-        self.epoch.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-
-    /// Counts a record into what is fetched and not taken yet.
-    fn fill(&self, record: &Record) {
-        self.buffered_bytes.fetch_add(weight(record), Ordering::Relaxed);
-        self.buffered_records.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn is_full(&self, share: usize) -> bool {
-        self.buffered_bytes.load(Ordering::Relaxed) > BUFFER_BYTES / share
-            || self.buffered_records.load(Ordering::Relaxed) > BUFFER_RECORDS / share
-    }
-}
-
-/// A handle on what is known of the source, for the server and the journal.
-#[derive(Clone, Debug)]
-pub struct SourceWatch(Arc<Shared>);
-
-impl SourceWatch {
-    /// A watch on a source that does not exist yet.
-    pub fn idle() -> Self {
-        Self(Arc::default())
-    }
-
-    /// What is known now.
-    pub fn state(&self) -> SourceState {
-        self.0.state().clone()
-    }
-
-    /// Whether the group has given this process its share, which may be nothing.
-    pub fn has_joined(&self) -> bool {
-        self.0.joined.load(Ordering::Relaxed)
-    }
-
-    /// The epoch in which a partition is this process's, if it is.
-    pub fn epoch(&self, partition: &Partition) -> Option<Epoch> {
-        self.0.state().assigned.get(partition).copied()
-    }
-
-    /// Takes notice of an error that may pass.
-    pub fn note_error(&self, error: impl fmt::Display) {
-        self.0.note_error(error);
-    }
-
-    /// Ends the source for good, with the reason.
-    pub fn fail(&self, reason: SourceError) {
-        tracing::error!(error = %reason, "the Kafka source is ended");
-        self.0.state().failed.get_or_insert(reason);
-        self.stop();
-    }
-
-    /// Ends the source: nothing more is fetched, what is fetched can still be taken.
-    pub fn stop(&self) {
-        self.0.stop();
-    }
-
-    /// Whether the source was told to end.
-    pub fn is_stopped(&self) -> bool {
-        self.0.stopped()
-    }
 }
 
 /// The source as the pipeline holds it.
@@ -474,8 +246,7 @@ impl Fetches {
     /// Waits for the next record, at most until `deadline`; `None` when there is none by then.
     pub fn next(&self, deadline: Instant) -> Option<Fetched> {
         let fetched = self.records.recv_deadline(deadline).ok()?;
-        self.shared.buffered_records.fetch_sub(1, Ordering::Relaxed);
-        self.shared.buffered_bytes.fetch_sub(weight(&fetched.record), Ordering::Relaxed);
+        self.shared.drain(&fetched.record);
         Some(fetched)
     }
 
@@ -483,10 +254,6 @@ impl Fetches {
     pub fn is_finished(&self) -> bool {
         (self.shared.stopped() || self.shared.state().failed.is_some()) && self.records.is_empty()
     }
-}
-
-fn weight(record: &Record) -> usize {
-    record.value.as_ref().map_or(0, Vec::len) + 256
 }
 
 fn consumer(options: &SourceOptions, context: Context) -> Result<BaseConsumer<Context>, SourceError> {

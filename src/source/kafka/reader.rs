@@ -14,9 +14,10 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Context;
 use super::group::{Growth, Owners, SoleMember};
+use super::state::Shared;
 use super::{
-    Command, Epoch, Fetched, IDLE, REQUEST_TIMEOUT, RangeReader, Rebalance, Shared, SourceError, SourceOptions, Start,
-    Unready, claim_position, list_of, own,
+    Command, Epoch, Fetched, IDLE, REQUEST_TIMEOUT, RangeReader, Rebalance, SourceError, SourceOptions, Start, Unready,
+    claim_position, list_of, own,
 };
 use crate::record::Partition;
 

@@ -1,5 +1,7 @@
 //! Instances that come and go while others have not read their partitions back yet.
 
+use rdkafka::producer::Producer as _;
+
 use crate::fleet::{Fleet, Journal};
 use crate::support::*;
 
@@ -32,6 +34,41 @@ fn instances_come_and_go_while_another_is_restoring() {
     fleet.wait_for_partitions(&[0, 2, 2]);
     fleet.start(1);
     fleet.assert_counted(&messages);
+    fleet.end();
+}
+
+/// Brokers acknowledge a commit before all of its ends are written, so that whoever was killed may have shown what cannot be
+/// read yet. Tried without the wait: what was committed before was shown, and stayed.
+#[test]
+fn a_commit_whose_end_is_still_to_come_is_waited_for_at_a_restore() {
+    let Some(broker) = Broker::shared() else { return };
+    let (topic, group) = (unique("unended"), unique("unended-group"));
+    broker.create_topic(&topic, 1);
+    let messages = invented(63, 600);
+    let mut fleet = Fleet::new(&broker.address, &topic, Journal::Kafka, 1);
+    let mut entries_after = |from, to| {
+        fleet.start(0);
+        broker.produce(&topic, &messages[from..to]);
+        fleet.wait_for_at_least(to);
+        fleet.terminate(0);
+        let entries = broker.read_bytes(&format!("{topic}-{topic}-journal"));
+        entries.into_iter().map(|entry| (entry.key, entry.value)).collect::<Vec<_>>()
+    };
+    let (first, all) = (entries_after(0, 300), entries_after(300, 600));
+
+    // The same for another group, whose second half has not ended; and the journal is all there is.
+    let journal = format!("{group}-{topic}-journal");
+    broker.create_compacted_topic(&journal, 1);
+    broker.produce_bytes(&journal, &first);
+    let unended = broker.produce_unended(&journal, &all[first.len()..]);
+    broker.delete_records(&topic, 0, 600);
+    fleet.join(0, &group);
+    fleet.start(0);
+    fleet.instance(0).says("assigned partitions=1");
+    (0..500).for_each(|_| assert_eq!(fleet.records(), 0, "nothing is shown before the end is known"));
+    unended.commit_transaction(LIMIT).unwrap();
+    fleet.wait_for_at_least(1);
+    assert_eq!(Recount::shown(&fleet.look(), &topic), Recount::of(&messages));
     fleet.end();
 }
 

@@ -71,6 +71,31 @@ fn an_instance_that_sleeps_longer_than_its_transaction_may_take_reads_back_what_
     fleet.end();
 }
 
+/// Tried without: when whoever is fenced joined anew however often it was, neither ended, and nothing was counted for as long
+/// as both ran.
+#[test]
+fn two_processes_with_copies_of_one_folder_do_not_share_a_name_for_long() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("copied");
+    broker.create_topic(&topic, 2);
+    let messages = invented(33, 2_000);
+    let mut fleet = Fleet::new(&broker.address, &topic, Journal::Kafka, 2);
+    fleet.start(0);
+    broker.produce(&topic, &messages[..1_000]);
+    fleet.wait_for_at_least(300);
+    std::fs::create_dir(fleet.state(1)).unwrap();
+    std::fs::copy(fleet.state(0).join("instance"), fleet.state(1).join("instance")).unwrap();
+    fleet.start(1);
+    (0..2).for_each(|number| fleet.may_be_stale(number));
+    let ended = until("one of them ends", || (0..2).find(|number| fleet.has_ended(*number)));
+    let log = fleet.ended(ended);
+    assert!(log.contains("another process with a copy of this journal's folder joins the group in its place"), "{log}");
+
+    broker.produce(&topic, &messages[1_000..]);
+    fleet.assert_counted(&messages);
+    fleet.end();
+}
+
 fn records_shown(fleet: &Fleet, number: usize) -> usize {
     sum(&fleet.instance(number).ledger_metrics(), "customer_reach_records_total", &[]) as usize
 }

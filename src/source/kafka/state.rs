@@ -1,0 +1,186 @@
+//! What is known of the source, and shared by pipeline, server and consumer thread.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::{Epoch, SourceError};
+use crate::record::{Partition, Record};
+
+/// Beyond this much unprocessed text nothing more is taken from the client: several batches, yet little beside librdkafka's own queue.
+const BUFFER_BYTES: usize = 64 * 1024 * 1024;
+/// Beyond this many unprocessed records likewise, so that small records do not make a long queue.
+const BUFFER_RECORDS: usize = 50_000;
+
+/// What is known of the source at the moment.
+#[derive(Clone, Debug, Default)]
+pub struct SourceState {
+    /// The partitions that are this process's, with the epoch of their assignment.
+    pub assigned: BTreeMap<Partition, Epoch>,
+    /// Those of them that are read; the others are still being restored.
+    pub running: BTreeSet<Partition>,
+    /// The offset behind the last record of each partition, as the broker last said.
+    pub ends: BTreeMap<Partition, i64>,
+    /// The offset of the next record to be committed, by partition.
+    pub positions: HashMap<Partition, i64>,
+    /// How far this journal had come by the group's positions when it was opened. It is behind them where it was put back
+    /// from a backup.
+    pub committed_before: HashMap<Partition, i64>,
+    /// How many partitions no member of the group owned when that was last looked at.
+    pub without_owner: usize,
+    /// When nothing waited to be committed, as far as known.
+    pub caught_up: Option<Instant>,
+    /// The last error, which may have passed.
+    pub last_error: Option<String>,
+    /// Why the source ended, if it ended by itself.
+    pub failed: Option<SourceError>,
+}
+
+impl SourceState {
+    /// Records behind the end, by assigned partition; never below 0, as positions may be newer than ends.
+    pub fn lag(&self) -> impl Iterator<Item = (&Partition, i64)> {
+        self.assigned.keys().map(|partition| {
+            let end = self.ends.get(partition).copied().unwrap_or_default();
+            let position = self.positions.get(partition).copied().unwrap_or_default();
+            (partition, (end - position).max(0))
+        })
+    }
+}
+
+/// What pipeline, server and consumer thread share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    state: Mutex<SourceState>,
+    /// The offset that comes next, at least; known for partitions that are read.
+    next: Mutex<hashbrown::HashMap<Partition, i64>>,
+    buffered_bytes: AtomicUsize,
+    buffered_records: AtomicUsize,
+    /// The newest epoch.
+    pub(super) epoch: AtomicU64,
+    /// Whether the group has given this process its share, however small; not so when that was lost with the session.
+    pub(super) joined: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn state(&self) -> MutexGuard<'_, SourceState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn next(&self) -> MutexGuard<'_, hashbrown::HashMap<Partition, i64>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note_error(&self, error: impl fmt::Display) {
+        let text = error.to_string();
+        tracing::warn!(error = text, "Kafka");
+        self.state().last_error = Some(text);
+    }
+
+    pub(super) fn next_epoch(&self) -> Epoch {
+        self.epoch.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Takes notice of an assignment and gives each partition its epoch.
+    pub(super) fn assign(&self, partitions: Vec<Partition>, waiting: &[Partition]) -> Vec<(Partition, Epoch)> {
+        let epoch = self.next_epoch();
+        self.joined.store(true, Ordering::Relaxed);
+        let mut state = self.state();
+        for partition in &partitions {
+            state.assigned.insert(partition.clone(), epoch);
+            if !waiting.contains(partition) {
+                state.running.insert(partition.clone());
+            }
+        }
+        partitions.into_iter().map(|partition| (partition, epoch)).collect()
+    }
+
+    /// Takes notice that partitions are no longer this process's.
+    pub(super) fn revoke(&self, partitions: &[Partition]) {
+        self.next_epoch();
+        let mut state = self.state();
+        for partition in partitions {
+            state.assigned.remove(partition);
+            state.running.remove(partition);
+        }
+    }
+
+    /// Counts a record into what is fetched and not taken yet.
+    pub(super) fn fill(&self, record: &Record) {
+        self.buffered_bytes.fetch_add(weight(record), Ordering::Relaxed);
+        self.buffered_records.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a record that was taken out again.
+    pub(super) fn drain(&self, record: &Record) {
+        self.buffered_bytes.fetch_sub(weight(record), Ordering::Relaxed);
+        self.buffered_records.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_full(&self, share: usize) -> bool {
+        self.buffered_bytes.load(Ordering::Relaxed) > BUFFER_BYTES / share
+            || self.buffered_records.load(Ordering::Relaxed) > BUFFER_RECORDS / share
+    }
+}
+
+/// A handle on what is known of the source, for the server and the journal.
+#[derive(Clone, Debug)]
+pub struct SourceWatch(pub(super) Arc<Shared>);
+
+impl SourceWatch {
+    /// A watch on a source that does not exist yet.
+    pub fn idle() -> Self {
+        Self(Arc::default())
+    }
+
+    /// What is known now.
+    pub fn state(&self) -> SourceState {
+        self.0.state().clone()
+    }
+
+    /// Whether the group has given this process its share, which may be nothing.
+    pub fn has_joined(&self) -> bool {
+        self.0.joined.load(Ordering::Relaxed)
+    }
+
+    /// The epoch in which a partition is this process's, if it is.
+    pub fn epoch(&self, partition: &Partition) -> Option<Epoch> {
+        self.0.state().assigned.get(partition).copied()
+    }
+
+    /// Takes notice of an error that may pass.
+    pub fn note_error(&self, error: impl fmt::Display) {
+        self.0.note_error(error);
+    }
+
+    /// Ends the source for good, with the reason.
+    pub fn fail(&self, reason: SourceError) {
+        tracing::error!(error = %reason, "the Kafka source is ended");
+        self.0.state().failed.get_or_insert(reason);
+        self.stop();
+    }
+
+    /// Ends the source: nothing more is fetched, what is fetched can still be taken.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+
+    /// Whether the source was told to end.
+    pub fn is_stopped(&self) -> bool {
+        self.0.stopped()
+    }
+}
+
+fn weight(record: &Record) -> usize {
+    record.value.as_ref().map_or(0, Vec::len) + 256
+}
