@@ -38,7 +38,7 @@ fn instances_come_and_go_while_another_is_restoring() {
 }
 
 /// Brokers acknowledge a commit before all of its ends are written, so that whoever was killed may have shown what cannot be
-/// read yet. Tried without the wait: what was committed before was shown, and stayed.
+/// read yet. Tried without the wait: the first half alone was shown, and counters fell.
 #[test]
 fn a_commit_whose_end_is_still_to_come_is_waited_for_at_a_restore() {
     let Some(broker) = Broker::shared() else { return };
