@@ -98,8 +98,7 @@ impl Worker {
                 if self.restorer.is_none() {
                     self.pipeline.catch_up(self.status.source.state().committed_before);
                 }
-                // What a process before this one left open is in the way of the restore.
-                self.connect();
+                self.end_own();
                 let Some(restorer) = &self.restorer else { return };
                 let inputs = &self.pipeline.preparer().inputs;
                 let is_copied = |topic: &str| inputs.get(topic).is_some_and(|i| matches!(i.route, Route::Copy(_)));
@@ -115,13 +114,16 @@ impl Worker {
         }
     }
 
-    fn connect(&mut self) {
+    /// Ends transactions of this instance that are still open: those of a process before this one are in the way of its
+    /// restores, and those whose end was lost in the way of others', who have the partitions now.
+    fn end_own(&mut self) {
         let Journal::Kafka(journal) = self.pipeline.journal_mut() else { return };
-        while let Err(error) = journal.connect() {
+        while let Err(error) = journal.end_hanging() {
             self.status.source.note_error(&error);
-            if self.status.source.is_stopped() {
+            if self.status.source.is_stopped() || !self.source.rebalances().is_empty() {
                 return;
             }
+            std::thread::park_timeout(LOOK);
         }
     }
 
@@ -129,7 +131,7 @@ impl Worker {
         let Restored { partition, epoch, ledger, took } = restored;
         let ledger = match ledger {
             Ok(ledger) => ledger,
-            Err(error @ KafkaJournalError::Hanging { .. }) => return self.end_hanging(partition, epoch, &error),
+            Err(error @ KafkaJournalError::Hanging { .. }) => return self.restore_again(partition, epoch, &error),
             Err(error) => return self.status.source.fail(SourceError::Journal(error.to_string())),
         };
         let (tickets, seconds) = (ledger.slot_count(), took.as_secs_f64());
@@ -141,14 +143,13 @@ impl Worker {
         }
     }
 
-    /// Ends a transaction that is in the way of a restore if it is this instance's own, and restores again.
-    fn end_hanging(&mut self, partition: Partition, epoch: Epoch, reason: &KafkaJournalError) {
-        let (Journal::Kafka(journal), Some(restorer)) = (self.pipeline.journal_mut(), &self.restorer) else { return };
+    /// Restores again after a transaction was in the way, which may be this instance's own.
+    fn restore_again(&mut self, partition: Partition, epoch: Epoch, reason: &KafkaJournalError) {
         self.status.source.note_error(reason);
-        if let Err(error) = journal.end_hanging(&partition) {
-            self.status.source.note_error(error);
+        self.end_own();
+        if let Some(restorer) = &self.restorer {
+            restorer.request(partition, epoch);
         }
-        restorer.request(partition, epoch);
     }
 
     fn take(&mut self, batch: Batch) {

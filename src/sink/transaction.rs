@@ -94,16 +94,27 @@ impl Producer {
         }
     }
 
-    /// Begins a transaction with a record, and aborts it: brokers end with it what stands before it under the same id.
+    /// Begins a transaction with these records, and aborts it: in their partitions brokers end with it what stands before it
+    /// under the same id.
     ///
     /// # Errors
     /// When that fails.
-    pub fn abort_with(&self, record: &Outgoing) -> Result<(), TransactionError> {
+    pub fn abort_with(&self, records: &[Outgoing]) -> Result<(), TransactionError> {
         self.client().begin_transaction().map_err(|error| TransactionError::Lost(error.to_string()))?;
-        self.send(record);
+        records.iter().for_each(|record| self.send(record));
         let settled = self.settle().map_err(TransactionError::aborted);
         self.abort()?;
         settled
+    }
+
+    /// The numbers of a topic's partitions.
+    ///
+    /// # Errors
+    /// When the brokers do not say.
+    pub fn partitions_of(&self, topic: &str) -> Result<Vec<i32>, TransactionError> {
+        let metadata = self.client().client().fetch_metadata(Some(topic), REQUEST_TIMEOUT);
+        let metadata = metadata.map_err(TransactionError::aborted)?;
+        Ok(metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect())
     }
 
     fn send_positions(&self, positions: &Positions<'_>) -> Result<(), TransactionError> {

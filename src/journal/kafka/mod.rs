@@ -9,6 +9,7 @@ mod restore;
 pub mod topics;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use fill::{check_idle, fill, set_positions};
@@ -170,6 +171,8 @@ pub struct KafkaJournal {
     kafka: Kafka,
     instance: Instance,
     topics: JournalTopics,
+    /// The topics whose records go into ledgers.
+    journalled: Vec<Arc<str>>,
     membership: Membership,
     /// Made when it is first needed, and anew after an error from which it cannot recover.
     producer: Option<Producer>,
@@ -178,8 +181,10 @@ pub struct KafkaJournal {
 
 impl KafkaJournal {
     /// A journal in topics that are there; `membership` is kept up to date by whoever lets partitions go.
-    pub fn new(kafka: Kafka, instance: Instance, topics: JournalTopics, membership: Membership) -> Self {
-        Self { kafka, instance, topics, membership, producer: None, written: HashMap::new() }
+    pub fn new(config: &Config, instance: Instance, membership: Membership) -> Self {
+        let (kafka, topics) = (config.kafka.clone(), JournalTopics::new(&config.kafka));
+        let journalled = config.input.iter().map(|input| topics.journalled(input)).collect();
+        Self { kafka, instance, topics, journalled, membership, producer: None, written: HashMap::new() }
     }
 
     /// Takes notice of what is written of a partition.
@@ -187,34 +192,33 @@ impl KafkaJournal {
         self.written.insert(partition.clone(), Written::all(ledger));
     }
 
-    /// Connects, and ends what an earlier process left open under this instance's name.
+    /// Connects, and ends everything that was left open under this instance's name, in the partitions that others have now
+    /// as well: brokers that are killed can lose the end of a transaction, nobody can read on behind it, and they take the
+    /// end of a later one for it. Nothing of either counts.
     ///
     /// # Errors
     /// When the brokers do not answer in time; it can be tried again.
-    pub fn connect(&mut self) -> Result<(), KafkaJournalError> {
-        if self.producer.is_some() {
-            return Ok(());
+    pub fn end_hanging(&mut self) -> Result<(), KafkaJournalError> {
+        let producer = match self.producer.take() {
+            Some(producer) => producer,
+            None => {
+                let id = format!("{}-{}", self.kafka.group, self.instance.id);
+                Producer::of_transactions(&self.kafka, &id, TRANSACTION_TIMEOUT)?
+            }
+        };
+        let mut records = Vec::new();
+        for topic in &self.journalled {
+            let topic = self.topics.of(topic);
+            let record = |number| Outgoing { partition: Some(number), ..Outgoing::new(&topic, Vec::new(), Vec::new()) };
+            records.extend(producer.partitions_of(&topic)?.into_iter().map(record));
         }
-        let id = format!("{}-{}", self.kafka.group, self.instance.id);
-        self.producer = Some(Producer::of_transactions(&self.kafka, &id, TRANSACTION_TIMEOUT)?);
+        producer.abort_with(&records)?;
+        self.producer = Some(producer);
         Ok(())
     }
 
-    /// Ends a transaction of an earlier process of this instance whose end the brokers have lost: they take the end of a
-    /// later one for it. Nothing of either counts.
-    ///
-    /// # Errors
-    /// When that fails; it can be tried again.
-    pub fn end_hanging(&mut self, partition: &Partition) -> Result<(), KafkaJournalError> {
-        self.connect()?;
-        let Some(producer) = &self.producer else { return Ok(()) };
-        let mut record = Outgoing::new(&self.topics.of(&partition.topic), Vec::new(), Vec::new());
-        record.partition = Some(partition.number);
-        let ended = producer.abort_with(&record);
-        if ended.is_err() {
-            self.producer = None;
-        }
-        Ok(ended?)
+    fn connect(&mut self) -> Result<(), KafkaJournalError> {
+        if self.producer.is_some() { Ok(()) } else { self.end_hanging() }
     }
 
     /// Commits everything in one transaction.
@@ -279,7 +283,7 @@ pub fn journalled(config: &Config) -> Result<Vec<Partition>, KafkaJournalError> 
     let topics = JournalTopics::new(&config.kafka);
     let mut all = Vec::new();
     for input in &config.input {
-        let topic = if input.rekey { topics.keyed(&input.topic) } else { input.topic.as_str().into() };
+        let topic = topics.journalled(input);
         let count = keeper.partitions(&topic)?;
         all.extend((0..count).map(|number| Partition { topic: topic.clone(), number }));
     }

@@ -9,7 +9,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::config::Kafka;
+use crate::config::{Input, Kafka};
 
 /// How long the brokers may take for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -104,6 +104,11 @@ impl JournalTopics {
     /// The topic that holds the journal of an input.
     pub fn of(&self, input: &str) -> Arc<str> {
         format!("{}-{input}-journal", self.group).into()
+    }
+
+    /// The topic whose records go into ledgers: the input, or its keyed copy.
+    pub fn journalled(&self, input: &Input) -> Arc<str> {
+        if input.rekey { self.keyed(&input.topic) } else { input.topic.as_str().into() }
     }
 
     /// The keyed copy of an input.

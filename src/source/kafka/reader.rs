@@ -29,6 +29,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// How long nothing at all may be polled while the pipeline is behind; so long may a rebalance wait.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// How many records are taken before commands are looked at again.
+const ROUND: usize = 100;
+
 /// The consumer thread.
 pub(super) struct Reader {
     pub(super) consumer: BaseConsumer<Context>,
@@ -99,17 +102,8 @@ impl Reader {
         let (mut sole, mut owners, mut growth) = (SoleMember::default(), Owners::default(), Growth::default());
         while !self.shared.stopped() {
             self.obey();
-            let polled = if self.has_room() { self.consumer.poll(Duration::ZERO) } else { None };
-            match polled {
-                None => std::thread::park_timeout(IDLE),
-                Some(Ok(message)) => {
-                    let record = own(&message, &mut self.topics);
-                    drop(message);
-                    if !self.take(record)? {
-                        break;
-                    }
-                }
-                Some(Err(error)) => self.take_error(&error)?,
+            if !self.fetch()? {
+                break;
             }
             match &self.options.start {
                 Start::Known { journal: Some(_), .. } => sole.check(self)?,
@@ -120,6 +114,28 @@ impl Reader {
         }
         self.drain();
         Ok(())
+    }
+
+    /// Takes the records that are there, or waits for some; false when the pipeline has ended.
+    fn fetch(&mut self) -> Result<bool, SourceError> {
+        for _ in 0..ROUND {
+            let polled = if self.has_room() { self.consumer.poll(Duration::ZERO) } else { None };
+            match polled {
+                None => {
+                    std::thread::park_timeout(IDLE);
+                    break;
+                }
+                Some(Ok(message)) => {
+                    let record = own(&message, &mut self.topics);
+                    drop(message);
+                    if !self.take(record)? {
+                        return Ok(false);
+                    }
+                }
+                Some(Err(error)) => self.take_error(&error)?,
+            }
+        }
+        Ok(true)
     }
 
     /// Hands a record to the pipeline; false when that has ended.

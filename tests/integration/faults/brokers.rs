@@ -8,6 +8,8 @@ fn an_instance_with_a_file_counts_exactly_while_its_broker_dies() {
     counts_exactly_while_its_broker_dies(Journal::Sqlite, 1);
 }
 
+/// Tried without that every instance ends its own transactions at each assignment: in one of a few runs the end of one was
+/// lost with the broker, in a partition that the other instance had by then and could never restore.
 #[test]
 fn two_instances_with_topics_count_exactly_while_their_broker_dies() {
     counts_exactly_while_its_broker_dies(Journal::Kafka, 2);
