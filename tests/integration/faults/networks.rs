@@ -45,6 +45,7 @@ fn counts_exactly_over_bad_networks(journal: Journal, instances: usize) {
 
     // Flapping: connections break in the middle of fetches, commits and transactions.
     for _ in 0..8 {
+        (0..instances).for_each(|number| fleet.may_be_stale(number));
         let counted = more();
         fleet.wait_for_at_least(counted - 400);
         set(&proxies, Network::Cut);
@@ -56,6 +57,8 @@ fn counts_exactly_over_bad_networks(journal: Journal, instances: usize) {
     fleet.wait_for_at_least(counted - 400);
     set(&proxies, Network::Cut);
     for number in 0..instances {
+        // One that is cut off while it reads a partition back shows it as it was then, until it hears who has it now.
+        fleet.may_be_stale(number);
         until("the error is shown", || {
             let (_, page) = fleet.instance(number).get("/status.json")?;
             page.contains("\"last_error\":\"").then_some(())
