@@ -268,6 +268,9 @@ impl Reader {
     /// records are gone that were never read.
     fn check_positions(&self, all: &[Partition]) -> Result<(), SourceError> {
         let Start::Known { counted, .. } = &self.options.start else { return Ok(()) };
+        if counted.is_empty() {
+            return Ok(());
+        }
         let range = RangeReader::new(&self.options.kafka)?;
         for (partition, counted) in all.iter().filter_map(|partition| Some((partition, *counted.get(partition)?))) {
             let Some(ends) = self.watermarks(partition) else { return Ok(()) };

@@ -13,7 +13,7 @@ fn a_topic_made_anew_while_stopped_is_refused_with_a_journal_in_topics_as_well()
     broker.produce(&topic, &invented(71, 50));
     fleet.wait_for_at_least(50);
     fleet.terminate(0);
-    make_anew(&broker, &topic);
+    make_anew(&broker, &topic, 10);
     fleet.start(0);
     assert_refused(&fleet.ended(0), &topic);
 }
@@ -37,9 +37,7 @@ fn made_anew_and_grown(journal: Journal) {
     broker.produce(&topic, &invented(74, 50));
     fleet.wait_for_at_least(50);
     fleet.terminate(0);
-    broker.delete_topic(&topic);
-    broker.create_topic(&topic, 1);
-    broker.produce(&topic, &invented(75, 60));
+    make_anew(&broker, &topic, 60);
     fleet.start(0);
     let log = fleet.ended(0);
     let reason = format!("the record before offset 50 of {topic}[0] is of ");
@@ -65,14 +63,14 @@ fn made_anew_while_running(journal: Journal) {
     fleet.start(0);
     broker.produce(&topic, &invented(72, 50));
     fleet.wait_for_at_least(50);
-    make_anew(&broker, &topic);
+    make_anew(&broker, &topic, 10);
     assert_refused(&fleet.ended(0), &topic);
 }
 
-fn make_anew(broker: &Broker, topic: &str) {
+fn make_anew(broker: &Broker, topic: &str, records: usize) {
     broker.delete_topic(topic);
     broker.create_topic(topic, 1);
-    broker.produce(topic, &invented(73, 10));
+    broker.produce(topic, &invented(73, records));
 }
 
 fn assert_refused(log: &str, topic: &str) {
