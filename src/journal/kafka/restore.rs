@@ -113,10 +113,10 @@ impl Reader {
         Ok(Self { topics, brokers: kafka.brokers.clone(), settings, written, committed })
     }
 
-    /// The ledger of a partition with everything that was written before now; `None` if it is no longer wanted.
+    /// The ledger of a partition with everything that is written; `None` if it is no longer wanted.
     ///
-    /// Entries of a transaction that has not ended may still come to count. Whoever wrote them is fenced, or is this
-    /// process before its restart; brokers end the transaction, and that is waited for.
+    /// What others write meanwhile is read on to, since a member that is cut off may be told late that it has lost its place,
+    /// and would show what the new owner has long left behind.
     fn restore(
         &self,
         partition: &Partition,
@@ -124,51 +124,83 @@ impl Reader {
         watch: &SourceWatch,
     ) -> Result<Option<Ledger>, KafkaJournalError> {
         let journal = Partition { topic: self.topics.of(&partition.topic), number: partition.number };
-        let Some((_, end)) = patiently(is_wanted, watch, || self.written.ends(&journal)) else { return Ok(None) };
-        let began = Instant::now();
-        let start = loop {
-            match patiently(is_wanted, watch, || self.committed.ends(&journal)) {
-                None => return Ok(None),
-                Some((start, stable)) if stable >= end => break start,
-                Some((_, offset)) if began.elapsed() > PATIENCE => {
-                    let (brokers, seconds) = (self.brokers.clone(), PATIENCE.as_secs());
-                    return Err(KafkaJournalError::Hanging { journal, brokers, offset, seconds });
-                }
-                Some(_) => std::thread::park_timeout(LOOK),
+        let mut restoring = Restoring::new(self.settings);
+        let mut read_to = None;
+        while let Some((start, end)) = self.ended(&journal, is_wanted, watch)? {
+            if read_to == Some(end) {
+                return self.finish(restoring, &journal, partition, is_wanted, watch);
             }
-        };
+            let offsets = read_to.unwrap_or(start)..end;
+            persistently(is_wanted, watch, || {
+                read(&self.committed, &journal, partition, offsets.clone(), &mut restoring, is_wanted)
+            })?;
+            read_to = Some(end);
+        }
+        Ok(None)
+    }
+
+    /// Where the journal begins and ends, once all transactions have ended that were written to before now.
+    ///
+    /// Their entries may still come to count. Whoever wrote them is fenced, or is this process before its restart; brokers
+    /// end the transaction, and that is waited for.
+    fn ended(
+        &self,
+        journal: &Partition,
+        is_wanted: &dyn Fn() -> bool,
+        watch: &SourceWatch,
+    ) -> Result<Option<(i64, i64)>, KafkaJournalError> {
+        let Some((_, end)) = patiently(is_wanted, watch, || self.written.ends(journal)) else { return Ok(None) };
+        let mut waiting = None;
         loop {
-            match self.read(&journal, partition, start..end, is_wanted) {
-                // Brokers that go away in the middle come back.
-                Err(KafkaJournalError::Unreadable(error @ SourceError::Unreadable { .. })) => {
-                    if !is_wanted() {
-                        return Ok(None);
-                    }
-                    watch.note_error(error);
-                }
-                read => return read,
+            let Some((start, stable)) = patiently(is_wanted, watch, || self.committed.ends(journal)) else {
+                return Ok(None);
+            };
+            if stable >= end {
+                return Ok(Some((start, end)));
             }
-            std::thread::park_timeout(RETRY);
+            let since = waiting.get_or_insert_with(|| {
+                tracing::info!(%journal, offset = stable, "waiting for the end of a transaction");
+                Instant::now()
+            });
+            if since.elapsed() > PATIENCE {
+                let (journal, brokers, seconds) = (journal.clone(), self.brokers.clone(), PATIENCE.as_secs());
+                return Err(KafkaJournalError::Hanging { journal, brokers, offset: stable, seconds });
+            }
+            std::thread::park_timeout(LOOK);
         }
     }
 
-    /// The ledger from the entries between these offsets, of an input that still holds what it has counted.
-    fn read(
+    /// The ledger, of an input that still holds what it has counted.
+    fn finish(
         &self,
+        restoring: Restoring,
         journal: &Partition,
         input: &Partition,
-        offsets: Range<i64>,
         is_wanted: &dyn Fn() -> bool,
+        watch: &SourceWatch,
     ) -> Result<Option<Ledger>, KafkaJournalError> {
-        let restoring = read(&self.committed, journal, input, offsets, self.settings, is_wanted)?;
-        let Some(restoring) = restoring else { return Ok(None) };
         let ledger = finish(restoring, journal, input)?;
-        if let Some(state) = ledger.state(input).filter(|state| state.next_offset > 0) {
-            let counted = Counted { position: state.next_offset, newest: state.watermark };
-            self.committed.check_counted(input, counted)?;
-        }
-        Ok(Some(ledger))
+        let Some(state) = ledger.state(input).filter(|state| state.next_offset > 0) else { return Ok(Some(ledger)) };
+        let counted = Counted { position: state.next_offset, newest: state.watermark };
+        let checked = persistently(is_wanted, watch, || Ok(self.committed.check_counted(input, counted)?))?;
+        Ok(checked.map(|()| ledger))
     }
+}
+
+/// Does it again while brokers that go away in the middle come back; `None` if it is no longer wanted.
+fn persistently<T>(
+    is_wanted: &dyn Fn() -> bool,
+    watch: &SourceWatch,
+    mut go: impl FnMut() -> Result<T, KafkaJournalError>,
+) -> Result<Option<T>, KafkaJournalError> {
+    while is_wanted() {
+        match go() {
+            Err(KafkaJournalError::Unreadable(error @ SourceError::Unreadable { .. })) => watch.note_error(error),
+            done => return done.map(Some),
+        }
+        std::thread::park_timeout(RETRY);
+    }
+    Ok(None)
 }
 
 /// Asks again until the brokers answer; `None` if the answer is no longer wanted.
@@ -189,30 +221,23 @@ fn patiently<T>(
     None
 }
 
-/// Takes every entry between these offsets; `None` if they are no longer wanted.
+/// Takes every entry between these offsets, or some while they are wanted.
 fn read(
     reader: &RangeReader,
     journal: &Partition,
     input: &Partition,
     offsets: Range<i64>,
-    settings: Settings,
+    restoring: &mut Restoring,
     is_wanted: &dyn Fn() -> bool,
-) -> Result<Option<Restoring>, KafkaJournalError> {
-    let mut restoring = Restoring::new(settings);
-    let (mut taken, mut wanted, mut damage) = (0_u64, true, None);
+) -> Result<(), KafkaJournalError> {
+    let (mut taken, mut damage) = (0_u64, None);
     reader.read(journal, offsets.start, offsets.end, |record| {
         taken += 1;
-        if taken.is_multiple_of(1000) {
-            wanted = is_wanted();
-        }
         let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
         damage = restoring.take(&key, &value).err();
-        wanted && damage.is_none()
+        damage.is_none() && (!taken.is_multiple_of(1000) || is_wanted())
     })?;
-    match damage {
-        Some(damage) => Err(damaged(journal, &input.topic, damage)),
-        None => Ok(wanted.then_some(restoring)),
-    }
+    damage.map_or(Ok(()), |damage| Err(damaged(journal, &input.topic, damage)))
 }
 
 fn finish(restoring: Restoring, journal: &Partition, input: &Partition) -> Result<Ledger, KafkaJournalError> {
@@ -235,6 +260,7 @@ pub fn snapshot(kafka: &Kafka, settings: Settings, partition: &Partition) -> Res
     let journal = Partition { topic: JournalTopics::new(kafka).of(&partition.topic), number: partition.number };
     let reader = RangeReader::new(kafka)?;
     let (start, end) = reader.ends(&journal)?;
-    let restoring = read(&reader, &journal, partition, start..end, settings, &|| true)?;
-    finish(restoring.unwrap_or_else(|| Restoring::new(settings)), &journal, partition)
+    let mut restoring = Restoring::new(settings);
+    read(&reader, &journal, partition, start..end, &mut restoring, &|| true)?;
+    finish(restoring, &journal, partition)
 }
