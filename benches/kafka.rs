@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 /// Events of 3.3 KB, of so many tickets.
@@ -135,6 +137,14 @@ fn command(name: &str, settings: &[String]) -> Command {
     command
 }
 
+/// CPU seconds of user and system of a process so far.
+fn cpu(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+    ticks / 100.0
+}
+
 /// A running service.
 struct Service {
     child: Child,
@@ -176,12 +186,8 @@ impl Service {
         Instant::now()
     }
 
-    /// CPU seconds of user and system so far.
     fn cpu(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-        ticks / 100.0
+        cpu(self.child.id())
     }
 
     /// Resident memory in MB.
@@ -205,6 +211,10 @@ fn throughput(broker: &Broker, folder: &Path) {
     println!("| journal | events/s | CPU seconds per million events | batches of |");
     println!("|---|---|---|---|");
     for round in 1..=3 {
+        floor(broker, &format!("floor-{round}"), "a consumer that looks at nothing", |_| {});
+        floor(broker, &format!("floor-four-{round}"), "a consumer that reads four fields", |value| {
+            std::hint::black_box(serde_json::from_slice::<FourFields<'_>>(value).unwrap());
+        });
         for journal in ["none", "sqlite", "kafka"] {
             let name = format!("throughput-{journal}-{round}");
             let service = Service::start(broker, folder, &name, journal, "incidents", "servicenow");
@@ -222,6 +232,32 @@ fn throughput(broker: &Broker, folder: &Path) {
             );
         }
     }
+}
+
+/// What the least does that can be called reading tickets.
+#[derive(serde::Deserialize)]
+#[expect(dead_code, reason = "they are read, and that is all")]
+struct FourFields<'a> {
+    sys_id: std::borrow::Cow<'a, str>,
+    state: std::borrow::Cow<'a, str>,
+    short_description: std::borrow::Cow<'a, str>,
+    description: std::borrow::Cow<'a, str>,
+}
+
+/// What it costs to do this with each event, in this process: what others can be compared with on the same machine.
+fn floor(broker: &Broker, group: &str, name: &str, look: impl Fn(&[u8])) {
+    let settings =
+        [("auto.offset.reset", "earliest"), ("fetch.queue.backoff.ms", "5"), ("queued.max.messages.kbytes", "32768")];
+    let mut config = broker.config();
+    settings.iter().for_each(|(key, value)| _ = config.set(*key, *value));
+    let consumer: BaseConsumer = config.set("group.id", group).create().unwrap();
+    consumer.subscribe(&["incidents"]).unwrap();
+    let mut messages = consumer.iter().map(Result::unwrap);
+    look(messages.next().unwrap().payload().unwrap());
+    let (began, idle) = (Instant::now(), cpu(std::process::id()));
+    messages.take(EVENTS - 1).for_each(|message| look(message.payload().unwrap()));
+    let (took, used) = (began.elapsed().as_secs_f64(), cpu(std::process::id()) - idle);
+    println!("| {name} | {:.0} | {:.1} | |", EVENTS as f64 / took, used * 1e6 / EVENTS as f64);
 }
 
 /// One version of an invented incident.
