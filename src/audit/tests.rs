@@ -283,7 +283,7 @@ fn tamper(folder: &Path, series: Series) {
         let mut block: Vec<(Series, i64)> = codec::decode(&key, &value).unwrap();
         if let Some((_, count)) = block.iter_mut().find(|(counted, _)| *counted == series) {
             *count += 1;
-            let value = codec::encode(&key, &block).unwrap();
+            let value = codec::encode(&key, &block, Vec::new()).unwrap();
             connection.execute("UPDATE entry SET value = ? WHERE key = ?", params![value, key]).unwrap();
         }
     }

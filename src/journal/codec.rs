@@ -29,12 +29,15 @@ pub enum CodecError {
 }
 
 /// One byte of format version, four of CRC-32 (little-endian) over the key and what follows, then the value in postcard's
-/// wire format. The key is part of the checksum, so that no value can be taken for that of another key.
+/// wire format. The key is part of the checksum, so that no value can be taken for that of another key. What is in `buffer`
+/// makes room for it.
 ///
 /// # Errors
 /// When the value cannot be serialised.
-pub fn encode<T: Serialize>(key: &[u8], value: &T) -> Result<Vec<u8>, CodecError> {
-    let mut bytes = postcard::to_extend(value, vec![FORMAT, 0, 0, 0, 0])?;
+pub fn encode<T: Serialize>(key: &[u8], value: &T, mut buffer: Vec<u8>) -> Result<Vec<u8>, CodecError> {
+    buffer.clear();
+    buffer.extend([FORMAT, 0, 0, 0, 0]);
+    let mut bytes = postcard::to_extend(value, buffer)?;
     let (head, body) = bytes.split_at_mut(HEAD);
     head[1..].copy_from_slice(&checksum(key, body).to_le_bytes());
     Ok(bytes)
@@ -76,7 +79,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_and_damage_is_noticed() {
-        let bytes = encode(b"key", &("ticket", 7u64)).unwrap();
+        let bytes = encode(b"key", &("ticket", 7u64), b"what was there".to_vec()).unwrap();
         assert_eq!(decode::<(String, u64)>(b"key", &bytes).unwrap(), ("ticket".to_owned(), 7));
         for at in 1..bytes.len() {
             let mut damaged = bytes.clone();

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::codec;
 use super::entry;
+use super::sqlite::insert;
 use crate::ledger::{Counters, Fresh, Ledger, PartitionState, Settings, Slot, TicketKey};
 use crate::record::Partition;
 
@@ -27,13 +28,8 @@ struct StoredPartition {
 pub fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     let Some(ledger) = read(connection, Settings::default())? else { return Ok(()) };
     let transaction = connection.transaction()?;
-    {
-        let mut insert = transaction.prepare("INSERT OR REPLACE INTO entry VALUES (?, ?)")?;
-        entry::all(&ledger, |key, value| {
-            insert.execute(params![key.to_bytes(), value]).map(drop).map_err(Failed::from)
-        })
+    entry::all(&ledger, |key, value| insert(&transaction, key, value).map_err(Failed::from))
         .map_err(|Failed(error)| error)?;
-    }
     transaction.execute_batch("DROP TABLE ticket; DROP TABLE partition; DROP TABLE label;")?;
     transaction.commit()?;
     tracing::info!(tickets = ledger.slot_count(), "the journal of an earlier version was rewritten");

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::codec::{self, CodecError};
 use crate::ledger::{Counters, Fresh, Held, Label, Ledger, PartitionState, Series, Settings, Slot, TicketKey};
@@ -35,15 +36,20 @@ pub enum Key {
 
 impl Key {
     /// One letter, then numbers with the highest byte first.
-    pub fn to_bytes(self) -> Vec<u8> {
-        let (letter, numbers): (u8, &[&[u8]]) = match &self {
-            Self::Partition(number) => (b'p', &[&number.to_be_bytes()]),
-            Self::Counters(number, block) => (b'c', &[&number.to_be_bytes(), &block.to_be_bytes()]),
-            Self::Team(number) => (b't', &[&number.to_be_bytes()]),
-            Self::Service(number) => (b's', &[&number.to_be_bytes()]),
-            Self::Ticket(key) => (b'k', &[&key.0.to_be_bytes()]),
+    pub fn to_bytes(self) -> SmallVec<[u8; 17]> {
+        let mut bytes = SmallVec::new();
+        let mut write = |letter, numbers: &[&[u8]]| {
+            bytes.push(letter);
+            numbers.iter().for_each(|number| bytes.extend_from_slice(number));
         };
-        [&[letter], numbers.concat().as_slice()].concat()
+        match self {
+            Self::Partition(number) => write(b'p', &[&number.to_be_bytes()]),
+            Self::Counters(number, block) => write(b'c', &[&number.to_be_bytes(), &block.to_be_bytes()]),
+            Self::Team(number) => write(b't', &[&number.to_be_bytes()]),
+            Self::Service(number) => write(b's', &[&number.to_be_bytes()]),
+            Self::Ticket(key) => write(b'k', &[&key.0.to_be_bytes()]),
+        }
+        bytes
     }
 
     /// The key that [`Key::to_bytes`] wrote.
@@ -75,9 +81,6 @@ impl fmt::Display for Key {
         }
     }
 }
-
-/// A key and its encoded value.
-pub type Entry = (Key, Vec<u8>);
 
 /// A partition's entry.
 #[derive(Debug, Serialize, Deserialize)]
@@ -138,55 +141,84 @@ impl Written {
         }
     }
 
-    /// Shows every entry of a ledger that is not written yet.
+    /// Shows every entry of a ledger that is not written yet, as key and value; tickets in the order of their keys.
     ///
     /// # Errors
     /// When a value cannot be encoded, or `see` fails.
     pub fn missing<E: From<CodecError>>(
         &self,
         ledger: &Ledger,
-        mut see: impl FnMut(Key, Vec<u8>) -> Result<(), E>,
+        see: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
+        let mut entries = Entries { ledger, buffer: Vec::new(), see };
+        entries.show_counts(self)?;
+        entries.show_tickets(ledger.changed_tickets().iter().copied().collect())
+    }
+}
+
+/// Shows every entry of a ledger, as [`Written::missing`] does.
+///
+/// # Errors
+/// When a value cannot be encoded, or `see` fails.
+pub fn all<E: From<CodecError>>(ledger: &Ledger, see: impl FnMut(&[u8], &[u8]) -> Result<(), E>) -> Result<(), E> {
+    let mut entries = Entries { ledger, buffer: Vec::new(), see };
+    entries.show_counts(&Written::default())?;
+    entries.show_tickets(ledger.slots().map(|(ticket, _)| ticket).collect())
+}
+
+/// The entries of a ledger, encoded one after the other in the same place.
+struct Entries<'l, F> {
+    ledger: &'l Ledger,
+    buffer: Vec<u8>,
+    see: F,
+}
+
+impl<E: From<CodecError>, F: FnMut(&[u8], &[u8]) -> Result<(), E>> Entries<'_, F> {
+    fn show<T: Serialize>(&mut self, key: Key, value: &T) -> Result<(), E> {
+        let key = key.to_bytes();
+        self.buffer = codec::encode(&key, value, std::mem::take(&mut self.buffer))?;
+        (self.see)(&key, &self.buffer)
+    }
+
+    /// All but the tickets.
+    fn show_counts(&mut self, written: &Written) -> Result<(), E> {
+        let ledger = self.ledger;
         // Partitions that counted nothing yet as well: tickets name their partition by its number, and a number that is
         // left out would be another partition's after a restart.
         for (number, state) in (0_u32..).zip(ledger.partitions()) {
-            let written = self.counters.get(number as usize);
-            if written.is_none() || ledger.changed_partitions().contains(&number) {
-                let key = Key::Partition(number);
-                see(key, codec::encode(&key.to_bytes(), &StoredPartition::of(state, ledger))?)?;
+            let counters = written.counters.get(number as usize);
+            if counters.is_none() || ledger.changed_partitions().contains(&number) {
+                self.show(Key::Partition(number), &StoredPartition::of(state, ledger))?;
             }
-            for (block, series) in changed_blocks(written, &state.counters) {
-                let key = Key::Counters(number, block);
-                see(key, codec::encode(&key.to_bytes(), &series)?)?;
+            for (block, series) in changed_blocks(counters, &state.counters) {
+                self.show(Key::Counters(number, block), &series)?;
             }
         }
         for (names, from, key) in [
-            (ledger.teams().names(), self.teams, Key::Team as fn(u32) -> Key),
-            (ledger.services().names(), self.services, Key::Service as fn(u32) -> Key),
+            (ledger.teams().names(), written.teams, Key::Team as fn(u32) -> Key),
+            (ledger.services().names(), written.services, Key::Service as fn(u32) -> Key),
         ] {
             for (number, name) in (0..).zip(names).skip(from.max(Label::FIXED)) {
-                see(key(number), codec::encode(&key(number).to_bytes(), &&**name)?)?;
-            }
-        }
-        for ticket in ledger.changed_tickets() {
-            if let Some(slot) = ledger.ticket(*ticket) {
-                see(Key::Ticket(*ticket), encode_slot(*ticket, slot)?)?;
+                self.show(key(number), &&**name)?;
             }
         }
         Ok(())
     }
-}
 
-/// Shows every entry of a ledger.
-///
-/// # Errors
-/// When a value cannot be encoded, or `see` fails.
-pub fn all<E: From<CodecError>>(ledger: &Ledger, mut see: impl FnMut(Key, Vec<u8>) -> Result<(), E>) -> Result<(), E> {
-    Written::default().missing(ledger, |key, value| match key {
-        Key::Ticket(_) => Ok(()),
-        _ => see(key, value),
-    })?;
-    ledger.slots().try_for_each(|(ticket, slot)| see(Key::Ticket(ticket), encode_slot(ticket, slot)?))
+    fn show_tickets(&mut self, mut tickets: Vec<TicketKey>) -> Result<(), E> {
+        // A file has them in this order, so that each of its pages is visited once.
+        tickets.sort_unstable();
+        for ticket in tickets {
+            // Nothing is kept of one that has left memory.
+            let held: Option<&Held> = match self.ledger.ticket(ticket) {
+                Some(Slot::Held(held)) => Some(held),
+                Some(Slot::Retired) => None,
+                None => continue,
+            };
+            self.show(Key::Ticket(ticket), &held)?;
+        }
+        Ok(())
+    }
 }
 
 impl StoredPartition {
@@ -201,15 +233,6 @@ impl StoredPartition {
             tickets: ledger.slot_count() as u64,
         }
     }
-}
-
-/// A ticket's entry: nothing is kept of one that has left memory.
-fn encode_slot(ticket: TicketKey, slot: &Slot) -> Result<Vec<u8>, CodecError> {
-    let held: Option<&Held> = match slot {
-        Slot::Held(held) => Some(held),
-        Slot::Retired => None,
-    };
-    codec::encode(&Key::Ticket(ticket).to_bytes(), &held)
 }
 
 /// The block of counters that a series is written with: one for each metric, those of teams and services by groups.

@@ -85,6 +85,13 @@ pub enum SqliteError {
     Encode(#[from] CodecError),
 }
 
+impl SqliteError {
+    fn is_disk_full(&self) -> bool {
+        let Self::Sqlite { cause, .. } = self else { return false };
+        cause.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+    }
+}
+
 /// The ways out of a damaged journal.
 const REPAIR: &str = "put a backup of the folder in its place (`customer-reach journal backup` makes them): it catches up \
                       from Kafka by itself; or move the folder away and give another `[kafka] group`, to count anew from \
@@ -168,25 +175,21 @@ impl SqliteJournal {
     /// # Errors
     /// When it cannot be written; nothing of it is then.
     pub fn commit(&mut self, ledger: &Ledger) -> Result<(), SqliteError> {
-        let mut entries = Vec::new();
-        self.written.missing::<CodecError>(ledger, |key, value| {
-            entries.push((key.to_bytes(), value));
-            Ok(())
-        })?;
-        self.write(entries)?;
+        if let Err(error) = self.write(ledger) {
+            if error.is_disk_full() {
+                self.give_back();
+            }
+            return Err(error);
+        }
         self.written = Written::all(ledger);
         Ok(())
     }
 
-    fn write(&mut self, mut entries: Vec<Entry>) -> Result<(), SqliteError> {
-        // In the order of the file, so that each page is visited once.
-        entries.sort_unstable();
-        write(&mut self.connection, &entries).map_err(|cause| {
-            if cause.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
-                self.give_back();
-            }
-            at(&self.path, cause)
-        })
+    fn write(&mut self, ledger: &Ledger) -> Result<(), SqliteError> {
+        let sqlite = |cause| at(&self.path, cause);
+        let transaction = self.connection.transaction().map_err(sqlite)?;
+        self.written.missing(ledger, |key, value| insert(&transaction, key, value).map_err(sqlite))?;
+        transaction.commit().map_err(sqlite)
     }
 
     /// Works the write-ahead log into the file and truncates it, so that a full disk has room again.
@@ -212,36 +215,16 @@ impl SqliteJournal {
         if entries > 0 {
             return Err(SqliteError::Occupied { path: self.path.clone() }.into());
         }
-        let mut entries = Vec::new();
-        entry::all::<CodecError>(ledger, |key, value| {
-            entries.push((key.to_bytes(), value));
-            Ok(())
-        })
-        .map_err(SqliteError::from)?;
-        entries.sort_unstable();
         let transaction = self.connection.transaction().map_err(sqlite)?;
-        insert(&transaction, &entries).map_err(sqlite)?;
+        entry::all(ledger, |key, value| insert(&transaction, key, value).map_err(sqlite))?;
         agree()?;
         Ok(transaction.commit().map_err(sqlite)?)
     }
 }
 
-/// Key and value, as they are written.
-type Entry = (Vec<u8>, Vec<u8>);
-
-/// Writes entries in one transaction.
-fn write(connection: &mut Connection, entries: &[Entry]) -> rusqlite::Result<()> {
-    let transaction = connection.transaction()?;
-    insert(&transaction, entries)?;
-    transaction.commit()
-}
-
-fn insert(transaction: &Transaction<'_>, entries: &[Entry]) -> rusqlite::Result<()> {
-    let mut insert = transaction.prepare_cached("INSERT OR REPLACE INTO entry VALUES (?, ?)")?;
-    for (key, value) in entries {
-        insert.execute(params![key, value])?;
-    }
-    Ok(())
+/// Writes an entry, in place of the one that has the key.
+pub(super) fn insert(transaction: &Transaction<'_>, key: &[u8], value: &[u8]) -> rusqlite::Result<()> {
+    transaction.prepare_cached("INSERT OR REPLACE INTO entry VALUES (?, ?)")?.execute(params![key, value]).map(drop)
 }
 
 fn restore(connection: &Connection, path: &Path, settings: Settings) -> Result<Ledger, SqliteError> {

@@ -10,6 +10,7 @@ use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 
 use crate::config::Kafka;
+use crate::record::Partition;
 
 /// How long to wait between two looks for delivery reports. Not by `flush`, which waits in steps of 100 ms, and not by a
 /// `poll` that waits, which spins for the last millisecond.
@@ -167,14 +168,22 @@ impl Producer {
 
     /// Sends one record, waiting for room where there is none; what goes wrong with it is said by [`Producer::settle`].
     pub fn send(&self, record: &Outgoing) {
+        self.produce(message(record));
+    }
+
+    /// Sends a key and a value to a partition, as [`Producer::send`] does.
+    pub fn send_to(&self, partition: &Partition, key: &[u8], value: &[u8]) {
+        self.produce(BaseRecord::to(&partition.topic).partition(partition.number).key(key).payload(value));
+    }
+
+    fn produce(&self, mut record: BaseRecord<'_, [u8], [u8]>) {
         loop {
-            match self.0.send(message(record)) {
+            record = match self.0.send(record) {
                 Ok(()) => return,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                    self.look();
-                }
-                Err((error, _)) => return self.0.context().note(format_args!("{}: {error}", record.topic)),
-            }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), refused)) => refused,
+                Err((error, refused)) => return self.0.context().note(format_args!("{}: {error}", refused.topic)),
+            };
+            self.look();
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::journal::codec::CodecError;
 use crate::journal::entry;
 use crate::ledger::Ledger;
 use crate::record::Partition;
-use crate::sink::{Outgoing, Positions, Producer, REQUEST_TIMEOUT, TransactionError, marked, outsider, signature};
+use crate::sink::{Positions, Producer, REQUEST_TIMEOUT, TransactionError, marked, outsider, signature};
 use crate::source::kafka::RangeReader;
 
 /// How long the whole may take: the most that brokers allow by default.
@@ -56,7 +56,7 @@ pub fn fill(
     let topics = JournalTopics::new(kafka);
     let reader = RangeReader::new(kafka)?;
     for partition in ledgers.keys() {
-        let journal = Partition { topic: topics.of(&partition.topic), number: partition.number };
+        let journal = topics.beside(partition);
         let (start, end) = reader.ends(&journal)?;
         if start < end {
             return Err(KafkaJournalError::Occupied { journal });
@@ -74,10 +74,9 @@ fn write(
     ledgers: &BTreeMap<Partition, Ledger>,
 ) -> Result<(), KafkaJournalError> {
     for (partition, ledger) in ledgers {
-        let topic = topics.of(&partition.topic);
+        let journal = topics.beside(partition);
         entry::all(ledger, |key, value| {
-            let record = Outgoing { partition: Some(partition.number), ..Outgoing::new(&topic, key.to_bytes(), value) };
-            producer.send(&record);
+            producer.send_to(&journal, key, value);
             Ok::<_, CodecError>(())
         })?;
     }

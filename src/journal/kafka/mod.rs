@@ -261,11 +261,9 @@ impl KafkaJournal {
         for ledger in commit.ledgers.iter().filter(|ledger| !ledger.changed_partitions().is_empty()) {
             let Some(state) = ledger.partitions().first() else { continue };
             let written = self.written.get(&state.partition).unwrap_or(&nothing);
-            let topic = self.topics.of(&state.partition.topic);
+            let journal = self.topics.beside(&state.partition);
             written.missing(ledger, |key, value| {
-                let mut record = Outgoing::new(&topic, key.to_bytes(), value);
-                record.partition = Some(state.partition.number);
-                producer.send(&record);
+                producer.send_to(&journal, key, value);
                 Ok::<_, CodecError>(())
             })?;
         }

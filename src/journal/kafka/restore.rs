@@ -123,7 +123,7 @@ impl Reader {
         is_wanted: &dyn Fn() -> bool,
         watch: &SourceWatch,
     ) -> Result<Option<Ledger>, KafkaJournalError> {
-        let journal = Partition { topic: self.topics.of(&partition.topic), number: partition.number };
+        let journal = self.topics.beside(partition);
         let mut restoring = Restoring::new(self.settings);
         let mut read_to = None;
         while let Some((start, end)) = self.ended(&journal, is_wanted, watch)? {
@@ -257,7 +257,7 @@ fn damaged(journal: &Partition, input: &str, damage: crate::journal::entry::Dama
 /// # Errors
 /// When it cannot be read, or is damaged.
 pub fn snapshot(kafka: &Kafka, settings: Settings, partition: &Partition) -> Result<Ledger, KafkaJournalError> {
-    let journal = Partition { topic: JournalTopics::new(kafka).of(&partition.topic), number: partition.number };
+    let journal = JournalTopics::new(kafka).beside(partition);
     let reader = RangeReader::new(kafka)?;
     let (start, end) = reader.ends(&journal)?;
     let mut restoring = Restoring::new(settings);

@@ -10,6 +10,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::config::{Input, Kafka};
+use crate::record::Partition;
 
 /// How long the brokers may take for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -104,6 +105,11 @@ impl JournalTopics {
     /// The topic that holds the journal of an input.
     pub fn of(&self, input: &str) -> Arc<str> {
         format!("{}-{input}-journal", self.group).into()
+    }
+
+    /// The partition of the journal that belongs to a partition of an input.
+    pub fn beside(&self, input: &Partition) -> Partition {
+        Partition { topic: self.of(&input.topic), number: input.number }
     }
 
     /// The topic whose records go into ledgers: the input, or its keyed copy.
