@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use customer_reach::record::Record;
 use customer_reach::verdict::Findings;
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
+use hashbrown::HashMap;
 
 /// As many records as `[batch] records` allows by default.
 const BATCH: usize = 10_000;

@@ -1,10 +1,10 @@
 //! The pure part of the pipeline: records are decoded, mapped and classified on all cores, each by itself.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Instant;
 
+use hashbrown::HashMap;
 use rayon::prelude::*;
 use smallvec::{SmallVec, smallvec};
 

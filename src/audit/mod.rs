@@ -19,7 +19,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -38,11 +38,11 @@ use crate::journal::kafka::JournalTopics;
 use crate::journal::read;
 use crate::ledger::Ledgers;
 use crate::panic::caught;
-use crate::prepare::{Input, Route};
+use crate::prepare::Route;
 use crate::profile::Decoded;
 use crate::record::{Partition, Record};
 use crate::replay::grouped;
-use crate::serve::Loaded;
+use crate::serve::{Inputs, Loaded};
 use crate::sink::Origin;
 use crate::source::kafka::RangeReader;
 use crate::ticket::Ticket;
@@ -96,7 +96,7 @@ struct Taken {
     copies: Copies,
     refused: Refused,
     coverage: BTreeMap<Partition, Coverage>,
-    inputs: Arc<HashMap<String, Arc<Input>>>,
+    inputs: Inputs,
     classifier: Arc<Classifier>,
     scratch: Scratch,
     max_record_bytes: usize,

@@ -5,10 +5,11 @@ mod holds;
 mod tests;
 mod unkeyed;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use hashbrown::HashMap;
 use prometheus::IntCounter;
 use smallvec::SmallVec;
 
@@ -78,9 +79,9 @@ pub struct Pipeline {
     parts: Parts,
     rules: Rules,
     shadow: Option<Ledger>,
-    counters: hashbrown::HashMap<RuleId, IntCounter>,
+    counters: HashMap<RuleId, IntCounter>,
     /// The partitions that are this process's, where there are others.
-    owned: Option<hashbrown::HashMap<Partition, Epoch>>,
+    owned: Option<HashMap<Partition, Epoch>>,
     /// What goes out with the next commit, and what it comes from.
     outbox: Vec<(Partition, Outgoing)>,
     /// Refused records that go into a file.
@@ -111,7 +112,7 @@ impl Pipeline {
         let rules = parts.preparer.rules.clone();
         let mut pipeline = Self {
             shadow: None,
-            counters: hashbrown::HashMap::new(),
+            counters: HashMap::new(),
             owned: None,
             outbox: Vec::new(),
             letters: Vec::new(),
@@ -269,7 +270,7 @@ impl Pipeline {
 
     fn apply_one(&mut self, fetched: Fetched, prepared: Prepared) {
         let Fetched { record, epoch } = fetched;
-        let is_owned = |owned: &hashbrown::HashMap<Partition, Epoch>| owned.get(&record.partition) == Some(&epoch);
+        let is_owned = |owned: &HashMap<Partition, Epoch>| owned.get(&record.partition) == Some(&epoch);
         if !self.owned.as_ref().is_none_or(is_owned) {
             return; // Fetched before the partition was given up; whoever has it now takes it.
         }
@@ -484,7 +485,7 @@ fn before(held: &Held) -> Before {
 }
 
 /// A counter for each rule, at 0 from the start; also shows the hash of the rules.
-fn rule_counters(classifier: &Classifier, metrics: &Metrics) -> hashbrown::HashMap<RuleId, IntCounter> {
+fn rule_counters(classifier: &Classifier, metrics: &Metrics) -> HashMap<RuleId, IntCounter> {
     metrics.use_patterns(classifier.hash());
     let counter =
         |rule: &RuleInfo| (rule.id, metrics.rule_matches.with_label_values(&[rule.pack.as_str(), rule.short_name()]));

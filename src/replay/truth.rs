@@ -1,9 +1,9 @@
 //! A truth to compare tags with: the declared tags of the dump itself, or a CSV of labels.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use hashbrown::HashMap;
 
 use crate::ledger::Held;
 use crate::ticket::Affects;

@@ -1,8 +1,9 @@
 //! Packs, service maps and profiles: everything loaded from files.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
+
+use hashbrown::HashMap;
 
 use crate::classify::Classifier;
 use crate::config::{self, Config};

@@ -1,10 +1,11 @@
 //! The journal of a configuration, opened and made ready.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use hashbrown::HashMap;
 
 use super::Inputs;
 use crate::config::{Config, JournalKind};

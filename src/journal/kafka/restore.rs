@@ -182,7 +182,10 @@ impl Reader {
         let ledger = finish(restoring, journal, input)?;
         let Some(state) = ledger.state(input).filter(|state| state.next_offset > 0) else { return Ok(Some(ledger)) };
         let counted = Counted { position: state.next_offset, newest: state.watermark };
-        let checked = persistently(is_wanted, watch, || Ok(self.committed.check_counted(input, counted)?))?;
+        let checked = persistently(is_wanted, watch, || {
+            let ends = self.committed.ends(input)?;
+            Ok(self.committed.check_counted(input, counted, ends)?)
+        })?;
         Ok(checked.map(|()| ledger))
     }
 }

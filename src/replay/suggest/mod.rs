@@ -384,7 +384,7 @@ fn counted(tags: Tags) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap as Map;
+    use hashbrown::HashMap as Map;
     use std::fmt::Write as _;
 
     use super::super::testing::Site;

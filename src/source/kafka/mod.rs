@@ -15,12 +15,12 @@ mod range;
 mod reader;
 mod state;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use hashbrown::HashMap;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
@@ -185,7 +185,7 @@ impl KafkaSource {
             records,
             rebalances: sender,
             commands: commanded,
-            topics: hashbrown::HashMap::new(),
+            topics: HashMap::new(),
             reading: Reading::default(),
         };
         let thread = std::thread::Builder::new()
@@ -318,7 +318,7 @@ fn claim_position(list: &mut TopicPartitionList, partition: &Partition, position
     }
 }
 
-fn own(message: &BorrowedMessage<'_>, topics: &mut hashbrown::HashMap<String, Arc<str>>) -> Record {
+fn own(message: &BorrowedMessage<'_>, topics: &mut HashMap<String, Arc<str>>) -> Record {
     let topic = match topics.get(message.topic()) {
         Some(topic) => topic.clone(),
         None => topics.entry(message.topic().to_owned()).or_insert_with(|| message.topic().into()).clone(),

@@ -78,12 +78,13 @@ impl RangeReader {
     }
 
     /// Makes sure that the record before the position is one that was counted, as far as its time can tell; it may be gone.
+    /// `ends` are those of the partition.
     ///
     /// # Errors
     /// When it is not, or the brokers do not say.
-    pub fn check_counted(&self, partition: &Partition, counted: Counted) -> Result<(), SourceError> {
+    pub fn check_counted(&self, partition: &Partition, counted: Counted, ends: (i64, i64)) -> Result<(), SourceError> {
         let Counted { position, newest } = counted;
-        let (start, end) = self.ends(partition)?;
+        let (start, end) = ends;
         let Ok(newest) = Timestamp::from_millisecond(newest) else { return Ok(()) };
         if !(start..end).contains(&(position - 1)) {
             return Ok(());

@@ -142,12 +142,10 @@ impl Reader {
     fn take(&mut self, record: crate::record::Record) -> Result<bool, SourceError> {
         self.learn();
         let Some(epoch) = self.reading.epochs.get(&record.partition).copied() else { return Ok(true) };
-        let next = self.shared.next().get(&record.partition).copied();
-        if let Some(position) = next.filter(|next| record.offset < *next) {
+        if let Some(position) = self.shared.pass(&record) {
             self.go_back_to(&record.partition, position)?;
             return Ok(true);
         }
-        self.shared.next().insert(record.partition.clone(), record.offset + 1);
         self.shared.fill(&record);
         Ok(self.records.send(Fetched { record, epoch }).is_ok())
     }
@@ -275,7 +273,7 @@ impl Reader {
         for (partition, counted) in all.iter().filter_map(|partition| Some((partition, *counted.get(partition)?))) {
             let Some(ends) = self.watermarks(partition) else { return Ok(()) };
             self.check_position(partition, counted.position, ends)?;
-            while let Err(error) = range.check_counted(partition, counted) {
+            while let Err(error) = range.check_counted(partition, counted, ends) {
                 match error {
                     SourceError::Unreadable { .. } if self.shared.stopped() => return Ok(()),
                     SourceError::Unreadable { .. } => self.shared.note_error(error),
@@ -497,7 +495,7 @@ mod tests {
     /// A reader that is assigned a partition, as librdkafka's rebalance does it, and where its records go.
     fn assigned(brokers: String, partition: &Partition) -> (Reader, Receiver<Fetched>) {
         let kafka = Kafka { brokers, group: "group".to_owned(), librdkafka: BTreeMap::new() };
-        let start = Start::Known { counted: std::collections::HashMap::new(), journal: None };
+        let start = Start::Known { counted: HashMap::new(), journal: None };
         let options = SourceOptions { kafka, topics: vec![], added: vec![], prepare: None, start: start.clone() };
         let shared: Arc<Shared> = Arc::default();
         let (rebalances, _) = unbounded();

@@ -1,10 +1,12 @@
 //! What is known of the source, and shared by pipeline, server and consumer thread.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use hashbrown::HashMap;
 
 use super::{Epoch, SourceError};
 use crate::record::{Partition, Record};
@@ -54,7 +56,7 @@ impl SourceState {
 pub(super) struct Shared {
     state: Mutex<SourceState>,
     /// The offset that comes next, at least; known for partitions that are read.
-    next: Mutex<hashbrown::HashMap<Partition, i64>>,
+    next: Mutex<HashMap<Partition, i64>>,
     buffered_bytes: AtomicUsize,
     buffered_records: AtomicUsize,
     /// The newest epoch.
@@ -69,8 +71,19 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn next(&self) -> MutexGuard<'_, hashbrown::HashMap<Partition, i64>> {
+    pub(super) fn next(&self) -> MutexGuard<'_, HashMap<Partition, i64>> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a record as the next of its partition; the position that it stands before, if it does.
+    pub(super) fn pass(&self, record: &Record) -> Option<i64> {
+        let mut next = self.next();
+        match next.get_mut(&record.partition) {
+            Some(position) if record.offset < *position => return Some(*position),
+            Some(position) => *position = record.offset + 1,
+            None => _ = next.insert(record.partition.clone(), record.offset + 1),
+        }
+        None
     }
 
     pub(super) fn note_error(&self, error: impl fmt::Display) {
