@@ -146,12 +146,13 @@ impl Fleet {
         self.take(number).kill();
     }
 
-    /// Ends an instance with SIGTERM; its drain must end well.
-    pub fn terminate(&mut self, number: usize) {
+    /// Ends an instance with SIGTERM, and gives what it said; its drain must end well.
+    pub fn terminate(&mut self, number: usize) -> String {
         let instance = self.take(number);
         instance.signal("-TERM");
         let (success, log) = instance.ended();
         assert!(success, "the drain ends well: {log}");
+        log
     }
 
     /// Whether an instance has ended by itself.

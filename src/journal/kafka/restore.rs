@@ -184,6 +184,7 @@ impl Reader {
         let counted = Counted { position: state.next_offset, newest: state.watermark };
         let checked = persistently(is_wanted, watch, || {
             let ends = self.committed.ends(input)?;
+            watch.check_position(input, counted.position, ends)?;
             Ok(self.committed.check_counted(input, counted, ends)?)
         })?;
         Ok(checked.map(|()| ledger))

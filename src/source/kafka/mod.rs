@@ -275,6 +275,9 @@ fn client_config(options: &SourceOptions) -> ClientConfig {
         // With the default of a second, a consumer that does work gets a fifth of the throughput.
         .set("fetch.queue.backoff.ms", "5")
         .set("queued.max.messages.kbytes", "32768")
+        // Brokers answer the requests of a connection one after the other: for so long partitions that are begun wait for a
+        // fetch that finds nothing.
+        .set("fetch.wait.max.ms", "100")
         // By its heartbeat a member hears that partitions are to be had, and its session begins with the last one.
         .set("heartbeat.interval.ms", "1000")
         .set("statistics.interval.ms", "1000");

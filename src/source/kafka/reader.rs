@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use hashbrown::HashMap;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -155,7 +155,7 @@ impl Reader {
     /// the pause goes by the record before it.
     fn go_back_to(&self, partition: &Partition, position: i64) -> Result<(), SourceError> {
         let Some(ends) = self.watermarks(partition) else { return Ok(()) };
-        self.check_position(partition, position, ends)?;
+        self.shared.check_position(partition, position, ends)?;
         let sought = self.consumer.seek(&partition.topic, partition.number, Offset::Offset(position), REQUEST_TIMEOUT);
         if let Err(error) = sought {
             self.shared.note_error(format_args!("{partition} cannot be read on from offset {position}: {error}"));
@@ -272,7 +272,7 @@ impl Reader {
         let range = RangeReader::new(&self.options.kafka)?;
         for (partition, counted) in all.iter().filter_map(|partition| Some((partition, *counted.get(partition)?))) {
             let Some(ends) = self.watermarks(partition) else { return Ok(()) };
-            self.check_position(partition, counted.position, ends)?;
+            self.shared.check_position(partition, counted.position, ends)?;
             while let Err(error) = range.check_counted(partition, counted, ends) {
                 match error {
                     SourceError::Unreadable { .. } if self.shared.stopped() => return Ok(()),
@@ -281,20 +281,6 @@ impl Reader {
                 }
                 std::thread::park_timeout(ASK_AGAIN);
             }
-        }
-        Ok(())
-    }
-
-    fn check_position(&self, partition: &Partition, position: i64, ends: (i64, i64)) -> Result<(), SourceError> {
-        let (start, end) = ends;
-        if position > end {
-            return Err(SourceError::AheadOfTopic { partition: partition.clone(), end, position });
-        }
-        if position < start {
-            self.shared.note_error(format_args!(
-                "{partition}: the records from offset {position} to {start} were deleted before they were read; \
-                 counting goes on at {start}, and a longer retention of the topic avoids this"
-            ));
         }
         Ok(())
     }
@@ -365,15 +351,6 @@ impl Reader {
             Some(position) => Offset::Offset(position),
             None => self.first_offset(partition).map_err(|error| error.to_string())?,
         };
-        if let Some(position) = position {
-            // Once, not until it is answered: meanwhile no rebalance would be served.
-            let ends = self.consumer.fetch_watermarks(&partition.topic, partition.number, REQUEST_TIMEOUT);
-            if let Err(error) = self.check_position(partition, position, ends.map_err(|error| error.to_string())?) {
-                self.shared.state().failed = Some(error);
-                self.shared.stop();
-                return Ok(());
-            }
-        }
         let go = || -> KafkaResult<()> {
             self.consumer.seek(&partition.topic, partition.number, offset, REQUEST_TIMEOUT)?;
             self.consumer.resume(&list_of(std::slice::from_ref(partition)))
@@ -470,11 +447,21 @@ impl Reader {
         }
     }
 
-    /// After the stop: the pipeline still commits what it has taken.
-    fn drain(&self) {
-        while let Ok(command) = self.commands.recv() {
-            if let Command::Committed(positions) = command {
-                self.commit_positions(&positions.into_iter().collect(), CommitMode::Sync);
+    /// After the stop: the pipeline still commits what it has taken, for which it has to follow the group's decisions. What is
+    /// polled besides is not taken any more.
+    fn drain(&mut self) {
+        self.pause(true);
+        let mut is_member = true;
+        loop {
+            match self.commands.recv_timeout(IDLE) {
+                Ok(Command::Committed(positions)) => {
+                    self.commit_positions(&positions.into_iter().collect(), CommitMode::Sync);
+                }
+                Ok(Command::Start(..) | Command::Again) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if is_member && let Some(Err(error)) = self.consumer.poll(Duration::ZERO) {
+                is_member = self.take_error(&error).is_ok();
             }
         }
     }

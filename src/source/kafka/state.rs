@@ -86,6 +86,27 @@ impl Shared {
         None
     }
 
+    /// Refuses a position that a partition with these ends does not reach, and says where records are gone that were never
+    /// read.
+    pub(super) fn check_position(
+        &self,
+        partition: &Partition,
+        position: i64,
+        ends: (i64, i64),
+    ) -> Result<(), SourceError> {
+        let (start, end) = ends;
+        if position > end {
+            return Err(SourceError::AheadOfTopic { partition: partition.clone(), end, position });
+        }
+        if position < start {
+            self.note_error(format_args!(
+                "{partition}: the records from offset {position} to {start} were deleted before they were read; \
+                 counting goes on at {start}, and a longer retention of the topic avoids this"
+            ));
+        }
+        Ok(())
+    }
+
     pub(super) fn note_error(&self, error: impl fmt::Display) {
         let text = error.to_string();
         tracing::warn!(error = text, "Kafka");
@@ -174,6 +195,14 @@ impl SourceWatch {
     /// Takes notice of an error that may pass.
     pub fn note_error(&self, error: impl fmt::Display) {
         self.0.note_error(error);
+    }
+
+    /// Refuses a position that a partition with these ends does not reach.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn check_position(&self, partition: &Partition, position: i64, ends: (i64, i64)) -> Result<(), SourceError> {
+        self.0.check_position(partition, position, ends)
     }
 
     /// Ends the source for good, with the reason.

@@ -74,6 +74,26 @@ fn a_restore_waits_for_commits_whose_end_is_still_to_come_and_reads_on_to_what_w
     fleet.end();
 }
 
+/// Tried without polling while it drains: it did not hear of the new generation, all its commits were refused, and where they
+/// were many, it ended with an error when its time was over.
+#[test]
+fn an_instance_drains_well_while_another_joins() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("drain");
+    broker.create_topic(&topic, 4);
+    let messages = invented(64, 16_000);
+    broker.produce(&topic, &messages);
+    let mut fleet = Fleet::new(&broker.address, &topic, Journal::Kafka, 2);
+    fleet.start(0);
+    fleet.wait_for_at_least(1);
+    fleet.instance(0).signal("-TERM");
+    fleet.start(1);
+    let log = fleet.terminate(0);
+    assert!(log.matches("could not be committed").count() <= 3, "only what was under way is refused: {log}");
+    fleet.assert_counted(&messages);
+    fleet.end();
+}
+
 /// A static member that is started again gets the assignment of its last life back, and nobody gives out what that life
 /// was to hand on. Without the look at who owns what, two partitions had no owner until the next rebalance.
 #[test]
