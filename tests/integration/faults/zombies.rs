@@ -12,6 +12,7 @@ fn an_instance_that_slept_through_its_session_is_fenced_and_joins_again() {
     let messages = invented(31, 6_000);
     let mut fleet = Fleet::new(&broker.address, &topic, Journal::Kafka, 2);
     fleet.start(0);
+    fleet.wait_for_partitions(&[4, 0]);
     broker.produce(&topic, &messages[..2_000]);
     fleet.wait_for_at_least(300);
     // Between two transactions, so that nothing but the group's generation tells that its next one is out of date; and with
