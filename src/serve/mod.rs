@@ -30,7 +30,7 @@ use crate::server;
 use crate::source::kafka::{KafkaSource, Membership, SourceOptions};
 use crate::status::Status;
 
-/// How long the drain after a stop may take: fetched records are taken, committed, and the group is left.
+/// How long the drain after a stop may take: the batch in hand is committed, and the group is left.
 const DRAIN: Duration = Duration::from_secs(20);
 /// How often to look whether something has come, or ended by itself.
 const LOOK: Duration = Duration::from_millis(50);
@@ -127,7 +127,7 @@ impl Service {
         self.stop()
     }
 
-    /// Takes and commits what is fetched, leaves the group and ends.
+    /// Commits the batch in hand, leaves the group and ends.
     ///
     /// # Errors
     /// When the source ended by itself, or the drain did not end in time.

@@ -250,9 +250,9 @@ impl Fetches {
         Some(fetched)
     }
 
-    /// Whether nothing more will come.
+    /// Whether nothing more is to be taken; what is fetched all the same is read again at the next start.
     pub fn is_finished(&self) -> bool {
-        (self.shared.stopped() || self.shared.state().failed.is_some()) && self.records.is_empty()
+        self.shared.stopped() || self.shared.state().failed.is_some()
     }
 }
 

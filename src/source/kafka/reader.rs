@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 use hashbrown::HashMap;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -447,21 +447,11 @@ impl Reader {
         }
     }
 
-    /// After the stop: the pipeline still commits what it has taken, for which it has to follow the group's decisions. What is
-    /// polled besides is not taken any more.
-    fn drain(&mut self) {
-        self.pause(true);
-        let mut is_member = true;
-        loop {
-            match self.commands.recv_timeout(IDLE) {
-                Ok(Command::Committed(positions)) => {
-                    self.commit_positions(&positions.into_iter().collect(), CommitMode::Sync);
-                }
-                Ok(Command::Start(..) | Command::Again) | Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            if is_member && let Some(Err(error)) = self.consumer.poll(Duration::ZERO) {
-                is_member = self.take_error(&error).is_ok();
+    /// After the stop: the pipeline still commits what it has taken.
+    fn drain(&self) {
+        while let Ok(command) = self.commands.recv() {
+            if let Command::Committed(positions) = command {
+                self.commit_positions(&positions.into_iter().collect(), CommitMode::Sync);
             }
         }
     }

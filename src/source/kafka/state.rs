@@ -212,7 +212,7 @@ impl SourceWatch {
         self.stop();
     }
 
-    /// Ends the source: nothing more is fetched, what is fetched can still be taken.
+    /// Ends the source: nothing more is fetched or taken.
     pub fn stop(&self) {
         self.0.stop();
     }

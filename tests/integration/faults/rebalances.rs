@@ -74,8 +74,8 @@ fn a_restore_waits_for_commits_whose_end_is_still_to_come_and_reads_on_to_what_w
     fleet.end();
 }
 
-/// Tried without polling while it drains: it did not hear of the new generation, all its commits were refused, and where they
-/// were many, it ended with an error when its time was over.
+/// Tried with a drain that takes all that is fetched: nothing is polled meanwhile, so it did not hear of the new generation, all
+/// its commits were refused, and where they were many, it ended with an error when its time was over.
 #[test]
 fn an_instance_drains_well_while_another_joins() {
     let Some(broker) = Broker::shared() else { return };
