@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
@@ -131,6 +131,11 @@ impl RangeReader {
             _ => None,
         };
         Ok(committed.elements().into_iter().filter_map(position).collect())
+    }
+
+    /// The group's positions in these partitions, with what was noted beside them.
+    pub(super) fn committed(&self, partitions: &[Partition]) -> KafkaResult<TopicPartitionList> {
+        self.consumer.committed_offsets(list_of(partitions), REQUEST_TIMEOUT)
     }
 
     /// Shows every committed record of a partition from `start` on whose offset is below `position`, for as long as

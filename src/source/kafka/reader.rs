@@ -231,8 +231,11 @@ impl Reader {
             Start::Known { journal: Some(id), .. } => id.as_str(),
             Start::Told { claim, .. } => *claim,
         };
+        // Of transactions that have not ended as well: brokers that are killed can lose the end of one, and would be asked in
+        // vain for what is stable until whoever began it has joined.
+        let reader = RangeReader::uncommitted(&self.options.kafka)?;
         let committed = loop {
-            match self.consumer.committed_offsets(list_of(all), REQUEST_TIMEOUT) {
+            match reader.committed(all) {
                 Ok(committed) => break committed,
                 Err(_) if self.shared.stopped() => return Ok(()),
                 Err(error) => self.shared.note_error(format_args!("the group's positions cannot be read: {error}")),
