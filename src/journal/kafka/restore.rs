@@ -149,12 +149,11 @@ impl Reader {
         is_wanted: &dyn Fn() -> bool,
         watch: &SourceWatch,
     ) -> Result<Option<(i64, i64)>, KafkaJournalError> {
-        let Some((_, end)) = patiently(is_wanted, watch, || self.written.ends(journal)) else { return Ok(None) };
+        let ends = |reader: &RangeReader| persistently(is_wanted, watch, || Ok(reader.ends(journal)?));
+        let Some((_, end)) = ends(&self.written)? else { return Ok(None) };
         let mut waiting = None;
         loop {
-            let Some((start, stable)) = patiently(is_wanted, watch, || self.committed.ends(journal)) else {
-                return Ok(None);
-            };
+            let Some((start, stable)) = ends(&self.committed)? else { return Ok(None) };
             if stable >= end {
                 return Ok(Some((start, end)));
             }
@@ -191,7 +190,7 @@ impl Reader {
     }
 }
 
-/// Does it again while brokers that go away in the middle come back; `None` if it is no longer wanted.
+/// Does it again until the brokers answer, for those that go away come back; `None` if it is no longer wanted.
 fn persistently<T>(
     is_wanted: &dyn Fn() -> bool,
     watch: &SourceWatch,
@@ -205,24 +204,6 @@ fn persistently<T>(
         std::thread::park_timeout(RETRY);
     }
     Ok(None)
-}
-
-/// Asks again until the brokers answer; `None` if the answer is no longer wanted.
-fn patiently<T>(
-    is_wanted: &dyn Fn() -> bool,
-    watch: &SourceWatch,
-    mut ask: impl FnMut() -> Result<T, SourceError>,
-) -> Option<T> {
-    while is_wanted() {
-        match ask() {
-            Ok(answer) => return Some(answer),
-            Err(error) => {
-                watch.note_error(error);
-                std::thread::park_timeout(RETRY);
-            }
-        }
-    }
-    None
 }
 
 /// Takes every entry between these offsets, or some while they are wanted.

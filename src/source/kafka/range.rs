@@ -120,11 +120,10 @@ impl RangeReader {
     /// # Errors
     /// When the brokers do not say.
     pub fn positions(&self, topic: &str) -> Result<Vec<(Partition, i64)>, SourceError> {
-        let list = list_of(&self.partitions(topic)?);
+        let partitions = self.partitions(topic)?;
         let name: Arc<str> = topic.into();
         let committed = self
-            .consumer
-            .committed_offsets(list, REQUEST_TIMEOUT)
+            .committed(&partitions)
             .map_err(|error| self.unreadable(&Partition { topic: name.clone(), number: 0 }, error.to_string()))?;
         let position = |element: TopicPartitionListElem<'_>| match element.offset() {
             Offset::Offset(offset) => Some((Partition { topic: name.clone(), number: element.partition() }, offset)),
