@@ -1,6 +1,7 @@
 //! Records and positions that are committed together or not at all (KIP-98, KIP-447).
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
@@ -9,7 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaError};
 use rdkafka::producer::Producer as _;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::producer::{Outgoing, Producer};
+use super::producer::Producer;
 use crate::config::Kafka;
 use crate::record::Partition;
 use crate::source::kafka::claim;
@@ -94,27 +95,28 @@ impl Producer {
         }
     }
 
-    /// Begins a transaction with these records, and aborts it: in their partitions brokers end with it what stands before it
-    /// under the same id.
+    /// Begins a transaction with an empty record in each of these partitions and with positions of the group, and aborts
+    /// it: brokers end with it, in the partitions and among the group's positions, what stands before it under the same id.
     ///
     /// # Errors
     /// When that fails.
-    pub fn abort_with(&self, records: &[Outgoing]) -> Result<(), TransactionError> {
+    pub fn abort_with(&self, partitions: &[Partition], positions: &Positions<'_>) -> Result<(), TransactionError> {
         self.client().begin_transaction().map_err(|error| TransactionError::Lost(error.to_string()))?;
-        records.iter().for_each(|record| self.send(record));
-        let settled = self.settle().map_err(TransactionError::aborted);
+        partitions.iter().for_each(|partition| self.send_to(partition, &[], &[]));
+        let sent = self.settle().map_err(TransactionError::aborted).and_then(|()| self.send_positions(positions));
         self.abort()?;
-        settled
+        sent
     }
 
-    /// The numbers of a topic's partitions.
+    /// A topic's partitions.
     ///
     /// # Errors
     /// When the brokers do not say.
-    pub fn partitions_of(&self, topic: &str) -> Result<Vec<i32>, TransactionError> {
+    pub fn partitions_of(&self, topic: &Arc<str>) -> Result<Vec<Partition>, TransactionError> {
         let metadata = self.client().client().fetch_metadata(Some(topic), REQUEST_TIMEOUT);
         let metadata = metadata.map_err(TransactionError::aborted)?;
-        Ok(metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect())
+        let found = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        Ok(found.map(|partition| Partition { topic: topic.clone(), number: partition.id() }).collect())
     }
 
     fn send_positions(&self, positions: &Positions<'_>) -> Result<(), TransactionError> {

@@ -251,10 +251,22 @@ impl Broker {
 
     /// Produces records in a transaction that the caller ends.
     pub fn produce_unended(&self, topic: &str, records: &[KeyAndValue]) -> BaseProducer {
-        let producer: BaseProducer = self.config().set("transactional.id", topic).create().unwrap();
+        let mut config = self.config();
+        let lasting = config.set("transactional.id", topic).set("transaction.timeout.ms", "900000");
+        let producer: BaseProducer = lasting.create().unwrap();
         producer.init_transactions(LIMIT).unwrap();
         producer.begin_transaction().unwrap();
         send_bytes(&producer, topic, records);
+        producer
+    }
+
+    /// Sets the group's position in a topic's first partition, in a transaction that the caller ends.
+    pub fn commit_unended(&self, group: &str, topic: &str, position: i64) -> BaseProducer {
+        let producer = self.produce_unended(topic, &[]);
+        let consumer: BaseConsumer = self.config().set("group.id", group).create().unwrap();
+        let mut positions = TopicPartitionList::new();
+        positions.add_partition_offset(topic, 0, Offset::Offset(position)).unwrap();
+        producer.send_offsets_to_transaction(&positions, &consumer.group_metadata().unwrap(), LIMIT).unwrap();
         producer
     }
 

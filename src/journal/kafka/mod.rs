@@ -23,7 +23,7 @@ use super::entry::{Damage, Written};
 use crate::config::{Config, Kafka};
 use crate::ledger::Ledger;
 use crate::record::Partition;
-use crate::sink::{Outgoing, Positions, Producer, TransactionError};
+use crate::sink::{Positions, Producer, TransactionError, outsider, signature};
 use crate::source::kafka::{Membership, SourceError};
 
 /// How long brokers wait for the end of a transaction before they abort it. A batch takes far less; whoever takes over
@@ -192,9 +192,9 @@ impl KafkaJournal {
         self.written.insert(partition.clone(), Written::all(ledger));
     }
 
-    /// Connects, and ends everything that was left open under this instance's name, in the partitions that others have now
-    /// as well: brokers that are killed can lose the end of a transaction, nobody can read on behind it, and they take the
-    /// end of a later one for it. Nothing of either counts.
+    /// Connects, and ends everything that was left open under this instance's name, among the group's positions and in the
+    /// partitions that others have now as well: brokers that are killed can lose the end of a transaction, nobody can read
+    /// on behind it, and they take the end of a later one for it. Nothing of either counts.
     ///
     /// # Errors
     /// When the brokers do not answer in time; it can be tried again.
@@ -206,13 +206,14 @@ impl KafkaJournal {
                 Producer::of_transactions(&self.kafka, &id, TRANSACTION_TIMEOUT)?
             }
         };
-        let mut records = Vec::new();
+        let mut partitions = Vec::new();
         for topic in &self.journalled {
-            let topic = self.topics.of(topic);
-            let record = |number| Outgoing { partition: Some(number), ..Outgoing::new(&topic, Vec::new(), Vec::new()) };
-            records.extend(producer.partitions_of(&topic)?.into_iter().map(record));
+            partitions.extend(producer.partitions_of(&self.topics.of(topic))?);
         }
-        producer.abort_with(&records)?;
+        let group = signature(&outsider(&self.kafka)?)?;
+        // One that nobody asks for, should the end of this be lost as well.
+        let position: Vec<_> = partitions.first().map(|journal| (journal.clone(), 0)).into_iter().collect();
+        producer.abort_with(&partitions, &Positions { group: &group, offsets: &position, journal: CLAIM })?;
         self.producer = Some(producer);
         Ok(())
     }

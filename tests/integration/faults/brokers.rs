@@ -1,5 +1,7 @@
 //! Brokers that die and come back.
 
+use rdkafka::producer::Producer;
+
 use crate::fleet::{Fleet, Journal};
 use crate::support::*;
 
@@ -30,6 +32,28 @@ fn counts_exactly_while_its_broker_dies(journal: Journal, instances: usize) {
         // The last time it is killed with everything still to be counted or to be committed.
         fleet.broker_dies(&broker);
     }
+    fleet.assert_counted(&messages);
+    fleet.end();
+}
+
+/// Brokers that lose the end of a transaction hold the group's positions that went with it for unstable for ever. Tried with
+/// a start that asks for stable ones: it asked in vain.
+#[test]
+fn an_instance_starts_while_a_transaction_with_the_groups_positions_has_not_ended() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("unstable");
+    broker.create_topic(&topic, 2);
+    let messages = invented(65, 600);
+    let mut fleet = Fleet::new(&broker.address, &topic, Journal::Kafka, 1);
+    fleet.start(0);
+    broker.produce(&topic, &messages[..300]);
+    fleet.wait_for_at_least(300);
+    fleet.kill(0);
+    let unended = broker.commit_unended(&topic, &topic, 1);
+    broker.produce(&topic, &messages[300..]);
+    fleet.start(0);
+    fleet.wait_for_at_least(600);
+    unended.abort_transaction(LIMIT).unwrap();
     fleet.assert_counted(&messages);
     fleet.end();
 }
