@@ -85,15 +85,45 @@ fn restore_all(
     let reader = LazyCell::new(|| Reader::new(kafka, settings));
     for (partition, epoch) in requested {
         let began = Instant::now();
-        let is_wanted = || !watch.is_stopped() && watch.epoch(&partition) == Some(epoch);
         let ledger = match &*reader {
-            Ok(reader) => reader.restore(&partition, &is_wanted, watch),
+            Ok(reader) => reader.restore(&Assigned { input: &partition, epoch, watch }),
             Err(error) => Err(KafkaJournalError::Unreadable(error.clone())),
         };
         let Some(ledger) = ledger.transpose() else { continue };
         if restored.send(Restored { partition, epoch, ledger, took: began.elapsed() }).is_err() {
             break;
         }
+    }
+}
+
+/// A partition of an input, for as long as one assignment lasts.
+struct Assigned<'a> {
+    input: &'a Partition,
+    epoch: Epoch,
+    watch: &'a SourceWatch,
+}
+
+impl Assigned<'_> {
+    /// Whether the assignment still holds.
+    fn holds(&self) -> bool {
+        !self.watch.is_stopped() && self.watch.epoch(self.input) == Some(self.epoch)
+    }
+
+    /// Does it again until the brokers answer, for those that go away come back; `None` once the assignment is over.
+    fn persistently<T>(
+        &self,
+        mut go: impl FnMut() -> Result<T, KafkaJournalError>,
+    ) -> Result<Option<T>, KafkaJournalError> {
+        while self.holds() {
+            match go() {
+                Err(KafkaJournalError::Unreadable(error @ SourceError::Unreadable { .. })) => {
+                    self.watch.note_error(error);
+                }
+                done => return done.map(Some),
+            }
+            std::thread::park_timeout(RETRY);
+        }
+        Ok(None)
     }
 }
 
@@ -113,26 +143,22 @@ impl Reader {
         Ok(Self { topics, brokers: kafka.brokers.clone(), settings, written, committed })
     }
 
-    /// The ledger of a partition with everything that is written; `None` if it is no longer wanted.
+    /// The ledger of a partition with everything that is written; `None` if its assignment is over.
     ///
     /// What others write meanwhile is read on to, since a member that is cut off may be told late that it has lost its place,
     /// and would show what the new owner has long left behind.
-    fn restore(
-        &self,
-        partition: &Partition,
-        is_wanted: &dyn Fn() -> bool,
-        watch: &SourceWatch,
-    ) -> Result<Option<Ledger>, KafkaJournalError> {
-        let journal = self.topics.beside(partition);
+    fn restore(&self, assigned: &Assigned<'_>) -> Result<Option<Ledger>, KafkaJournalError> {
+        let journal = self.topics.beside(assigned.input);
         let mut restoring = Restoring::new(self.settings);
         let mut read_to = None;
-        while let Some((start, end)) = self.ended(&journal, is_wanted, watch)? {
+        while let Some((start, end)) = self.ended(&journal, assigned)? {
             if read_to == Some(end) {
-                return self.finish(restoring, &journal, partition, is_wanted, watch);
+                return self.checked(finish(restoring, &journal, assigned.input)?, assigned);
             }
             let offsets = read_to.unwrap_or(start)..end;
-            persistently(is_wanted, watch, || {
-                read(&self.committed, &journal, partition, offsets.clone(), &mut restoring, is_wanted)
+            assigned.persistently(|| {
+                let goes_on = || assigned.holds();
+                read(&self.committed, &journal, assigned.input, offsets.clone(), &mut restoring, goes_on)
             })?;
             read_to = Some(end);
         }
@@ -143,13 +169,8 @@ impl Reader {
     ///
     /// Their entries may still come to count. Whoever wrote them is fenced, or is this process before its restart; brokers
     /// end the transaction, and that is waited for.
-    fn ended(
-        &self,
-        journal: &Partition,
-        is_wanted: &dyn Fn() -> bool,
-        watch: &SourceWatch,
-    ) -> Result<Option<(i64, i64)>, KafkaJournalError> {
-        let ends = |reader: &RangeReader| persistently(is_wanted, watch, || Ok(reader.ends(journal)?));
+    fn ended(&self, journal: &Partition, assigned: &Assigned<'_>) -> Result<Option<(i64, i64)>, KafkaJournalError> {
+        let ends = |reader: &RangeReader| assigned.persistently(|| Ok(reader.ends(journal)?));
         let Some((_, end)) = ends(&self.written)? else { return Ok(None) };
         let mut waiting = None;
         loop {
@@ -169,19 +190,12 @@ impl Reader {
         }
     }
 
-    /// The ledger, of an input that still holds what it has counted.
-    fn finish(
-        &self,
-        restoring: Restoring,
-        journal: &Partition,
-        input: &Partition,
-        is_wanted: &dyn Fn() -> bool,
-        watch: &SourceWatch,
-    ) -> Result<Option<Ledger>, KafkaJournalError> {
-        let ledger = finish(restoring, journal, input)?;
+    /// The ledger, if the input still holds what it has counted; `None` if the assignment is over.
+    fn checked(&self, ledger: Ledger, assigned: &Assigned<'_>) -> Result<Option<Ledger>, KafkaJournalError> {
+        let Assigned { input, watch, .. } = assigned;
         let Some(state) = ledger.state(input).filter(|state| state.next_offset > 0) else { return Ok(Some(ledger)) };
         let counted = Counted { position: state.next_offset, newest: state.watermark };
-        let checked = persistently(is_wanted, watch, || {
+        let checked = assigned.persistently(|| {
             let ends = self.committed.ends(input)?;
             watch.check_position(input, counted.position, ends)?;
             Ok(self.committed.check_counted(input, counted, ends)?)
@@ -190,37 +204,21 @@ impl Reader {
     }
 }
 
-/// Does it again until the brokers answer, for those that go away come back; `None` if it is no longer wanted.
-fn persistently<T>(
-    is_wanted: &dyn Fn() -> bool,
-    watch: &SourceWatch,
-    mut go: impl FnMut() -> Result<T, KafkaJournalError>,
-) -> Result<Option<T>, KafkaJournalError> {
-    while is_wanted() {
-        match go() {
-            Err(KafkaJournalError::Unreadable(error @ SourceError::Unreadable { .. })) => watch.note_error(error),
-            done => return done.map(Some),
-        }
-        std::thread::park_timeout(RETRY);
-    }
-    Ok(None)
-}
-
-/// Takes every entry between these offsets, or some while they are wanted.
+/// Takes every entry between these offsets, for as long as that goes on.
 fn read(
     reader: &RangeReader,
     journal: &Partition,
     input: &Partition,
     offsets: Range<i64>,
     restoring: &mut Restoring,
-    is_wanted: &dyn Fn() -> bool,
+    goes_on: impl Fn() -> bool,
 ) -> Result<(), KafkaJournalError> {
     let (mut taken, mut damage) = (0_u64, None);
     reader.read(journal, offsets.start, offsets.end, |record| {
         taken += 1;
         let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
         damage = restoring.take(&key, &value).err();
-        damage.is_none() && (!taken.is_multiple_of(1000) || is_wanted())
+        damage.is_none() && (!taken.is_multiple_of(1000) || goes_on())
     })?;
     damage.map_or(Ok(()), |damage| Err(damaged(journal, &input.topic, damage)))
 }
@@ -246,6 +244,6 @@ pub fn snapshot(kafka: &Kafka, settings: Settings, partition: &Partition) -> Res
     let reader = RangeReader::new(kafka)?;
     let (start, end) = reader.ends(&journal)?;
     let mut restoring = Restoring::new(settings);
-    read(&reader, &journal, partition, start..end, &mut restoring, &|| true)?;
+    read(&reader, &journal, partition, start..end, &mut restoring, || true)?;
     finish(restoring, &journal, partition)
 }
