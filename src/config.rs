@@ -466,6 +466,7 @@ impl Reader<'_> {
         sections.iter().for_each(|section| section.finish(self.problems));
         self.check_inputs(&config.input);
         self.check_rekey(&config);
+        self.check_isolation(&config);
         self.check_profiles(&config);
         config
     }
@@ -639,6 +640,18 @@ impl Reader<'_> {
                 Problem::error("needless-rekey", place, title)
                     .help("leave it out: with a sqlite journal tickets may come by any partition"),
             );
+        }
+    }
+
+    /// Copies are written in transactions, and those of one that was aborted would be counted beside those of the next.
+    fn check_isolation(&mut self, config: &Config) {
+        const NAME: &str = "isolation.level";
+        let level = config.kafka.librdkafka.get(NAME).map(Secret::reveal);
+        let place = config.input.iter().find(|input| input.rekey).and_then(|input| input.place.as_ref());
+        if let (Some(level), Some(place)) = (level.filter(|level| *level != "read_committed"), place) {
+            let title = format!("`{NAME} = {level}` would count records of `rekey = true` twice");
+            let help = format!("leave `{NAME}` out of `[kafka.librdkafka]`, or `rekey = true` out of the inputs");
+            self.problems.push(Problem::error("uncommitted-copies", place, title).help(help));
         }
     }
 

@@ -33,7 +33,7 @@ pub fn refused(config: &Config) -> anyhow::Result<Refused> {
 }
 
 fn of_topic(config: &Config, topic: &str) -> anyhow::Result<Refused> {
-    let reader = RangeReader::new(&config.kafka)?;
+    let reader = RangeReader::committed(&config.kafka)?;
     let mut refused = Refused::new();
     for partition in reader.partitions(topic)? {
         let (start, end) = reader.ends(&partition)?;

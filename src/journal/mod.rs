@@ -23,7 +23,7 @@ pub use sqlite::{SqliteError, SqliteJournal};
 use crate::config::{Config, JournalKind};
 use crate::ledger::{Ledgers, Settings};
 use crate::record::Partition;
-use crate::sink::{DeliveryError, Outgoing, Producer};
+use crate::sink::{DeliveryError, Outgoing, Producer, TransactionError};
 
 /// A journal of one kind or another.
 #[derive(Debug)]
@@ -65,6 +65,15 @@ impl CommitError {
     /// Whether it is not known what is committed, so that all has to be restored.
     pub fn is_lost(&self) -> bool {
         matches!(self, Self::Kafka(error) if error.is_lost())
+    }
+
+    /// Bytes of key and value of the largest record that is larger than its topic takes, if that is the reason.
+    pub fn too_large(&self) -> Option<usize> {
+        match self {
+            Self::Outgoing(error)
+            | Self::Kafka(KafkaJournalError::Transaction(TransactionError::Undelivered(error))) => error.too_large,
+            Self::Sqlite(_) | Self::Kafka(_) => None,
+        }
     }
 }
 

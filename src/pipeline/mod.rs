@@ -24,7 +24,7 @@ use crate::outcome::{Outcome, Refusal};
 use crate::panic::caught;
 use crate::prepare::{Batch, Classified, Input, Prepared, Preparer, Route, Rules, refusal};
 use crate::record::{Partition, Record};
-use crate::sink::{DeadLetter, DeadLetterError, DeadLetters, Outgoing, TaggedLine, copy_of};
+use crate::sink::{DeadLetter, DeadLetterError, DeadLetters, Outgoing, TaggedLine, copy_of, cut};
 use crate::source::kafka::{Epoch, Fetched};
 use crate::verdict::RuleId;
 
@@ -440,7 +440,10 @@ impl Pipeline {
         let outgoing: Vec<&Outgoing> = self.outbox.iter().map(|(_, outgoing)| outgoing).chain(&tagged).collect();
         let timer = self.parts.metrics.commit_seconds.start_timer();
         let commit = Commit { ledgers: &self.parts.ledgers, outgoing: &outgoing, positions: &positions };
-        self.parts.journal.commit(commit)?;
+        if let Err(error) = self.parts.journal.commit(commit) {
+            error.too_large().into_iter().for_each(|length| self.cut_letters(length));
+            return Err(error.into());
+        }
         timer.observe_duration();
         self.outbox.clear();
         self.copied.values_mut().for_each(|(_, moved)| *moved = false);
@@ -448,6 +451,16 @@ impl Pipeline {
         self.publish();
         self.parts.metrics.last_progress.set(unix_seconds());
         Ok(positions)
+    }
+
+    /// Cuts dead letters that are as large as what their topic has refused: it would refuse them for ever.
+    fn cut_letters(&mut self, length: usize) {
+        let Some(DeadLetters::Topic(topic)) = &self.parts.dead_letters else { return };
+        let letters = self.outbox.iter_mut().filter(|(_, outgoing)| outgoing.topic == *topic);
+        for (partition, letter) in letters.filter(|(_, letter)| letter.length() >= length.max(1)) {
+            tracing::warn!(%partition, bytes = letter.length(), %topic, "a dead letter is larger than its topic takes, and goes there without its record; a higher max.message.bytes avoids this");
+            cut(letter);
+        }
     }
 
     fn publish(&mut self) {

@@ -12,7 +12,9 @@ use serde::Serialize;
 
 use crate::config::{Config, Kafka};
 use crate::record::{Partition, Record};
-use crate::sink::{Origin, Outgoing, Positions, Producer, TransactionError, foreign_headers, outsider, signature};
+use crate::sink::{
+    Origin, Outgoing, Positions, Producer, TransactionError, foreign_headers, is_cut, outsider, signature,
+};
 use crate::source::kafka::{RangeReader, SourceError};
 
 /// Letters that are sent again in one transaction.
@@ -27,7 +29,7 @@ const MARK: &str = "dead letters";
 pub struct Resent {
     /// How many went back, by the partition of the input.
     pub sent: BTreeMap<String, u64>,
-    /// How many were left: they do not say where they came from, or from no input of the configuration.
+    /// How many were left: they come from no input of the configuration, or were too large for their topic to be whole.
     pub left: u64,
 }
 
@@ -51,7 +53,7 @@ pub fn resend(config: &Config, topic: &str) -> Result<Resent, ResendError> {
     let kafka = Kafka { group: format!("{}-dead-letters", config.kafka.group), ..config.kafka.clone() };
     // Whoever else does the same is fenced from here on.
     let producer = Producer::of_transactions(&kafka, &kafka.group, TIMEOUT)?;
-    let reader = RangeReader::new(&kafka)?;
+    let reader = RangeReader::committed(&kafka)?;
     let positions: BTreeMap<Partition, i64> = reader.positions(topic)?.into_iter().collect();
     let mut resent = Resent::default();
     for partition in reader.partitions(topic)? {
@@ -90,8 +92,11 @@ fn send(
     Ok(())
 }
 
-/// The record as it came, for the partition it came by; `None` where that is no input.
+/// The record as it came, for the partition it came by; `None` where that is no input, or the letter is without its record.
 fn original(letter: &Record, config: &Config) -> Option<(Partition, Outgoing)> {
+    if is_cut(letter) {
+        return None;
+    }
     let Origin { partition, .. } = Origin::written(letter)?;
     config.input.iter().find(|input| *input.topic == *partition.topic)?;
     let record = Outgoing {
@@ -114,7 +119,8 @@ impl fmt::Display for Resent {
             writeln!(f, "no dead letters that were not sent again before")?;
         }
         if self.left > 0 {
-            writeln!(f, "{} left where they are: they do not come from an input of the configuration", self.left)?;
+            let reasons = "they do not come from an input of the configuration, or are without their record";
+            writeln!(f, "{} left where they are: {reasons}", self.left)?;
         }
         Ok(())
     }

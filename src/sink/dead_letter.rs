@@ -21,6 +21,8 @@ pub const DEAD_LETTERS: &str = "dead-letters.ndjson";
 
 /// What the names of our own headers begin with.
 pub const HEADERS: &str = "customer-reach.";
+/// Of a dead letter without its record, the bytes that are left out.
+const CUT: &str = "customer-reach.left-out-bytes";
 
 /// Where a record stood first: a keyed copy says so in its headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +71,18 @@ pub fn copy_of(record: &Record, topic: &Arc<str>, partition: i32) -> Outgoing {
         value: record.value.clone(),
         headers: foreign_headers(record).cloned().chain(Origin::of(record).headers()).collect(),
     }
+}
+
+/// Leaves of a dead letter what its topic takes: where the record stands, why it was refused, and how large it is.
+pub fn cut(letter: &mut Outgoing) {
+    letter.headers.retain(|(name, _)| name.starts_with(HEADERS));
+    letter.headers.push((CUT.to_owned(), letter.length().to_string().into_bytes()));
+    (letter.key, letter.value) = (None, None);
+}
+
+/// Whether a dead letter is without its record, which was larger than its topic takes.
+pub fn is_cut(letter: &Record) -> bool {
+    letter.header(CUT).is_some()
 }
 
 /// A record with the reason for its refusal.

@@ -6,7 +6,7 @@ mod tagged;
 mod transaction;
 
 pub use dead_letter::{
-    DEAD_LETTERS, DeadLetter, DeadLetterError, DeadLetters, HEADERS, Origin, copy_of, foreign_headers,
+    DEAD_LETTERS, DeadLetter, DeadLetterError, DeadLetters, HEADERS, Origin, copy_of, cut, foreign_headers, is_cut,
 };
 pub use producer::{DeliveryError, Outgoing, Producer};
 pub use tagged::TaggedLine;

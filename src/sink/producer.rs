@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::OwnedHeaders;
+use rdkafka::message::{Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 
 use crate::config::Kafka;
@@ -25,18 +25,14 @@ const TRANSACTION_TIMEOUT: &str = "transaction.timeout.ms";
 pub struct DeliveryError {
     count: usize,
     cause: String,
+    /// Bytes of key and value of the largest among them that are larger than their topic takes, if some are.
+    pub too_large: Option<usize>,
 }
 
 /// Notes the failures among the delivery reports.
 #[derive(Debug, Default)]
 pub struct Reports {
-    failures: Mutex<Failures>,
-}
-
-#[derive(Debug, Default)]
-struct Failures {
-    count: usize,
-    first: Option<String>,
+    failures: Mutex<Option<DeliveryError>>,
 }
 
 impl ClientContext for Reports {}
@@ -45,21 +41,31 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, message)) = result {
-            self.note(format_args!("{}: {error}", rdkafka::Message::topic(message)));
+        let Err((error, message)) = result else { return };
+        let topic = message.topic();
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                let length = message.key().map_or(0, <[u8]>::len) + message.payload_len();
+                let cause =
+                    format_args!("{topic}: a record of {length} bytes is more than the topic's max.message.bytes");
+                self.note(cause, Some(length));
+            }
+            _ => self.note(format_args!("{topic}: {error}"), None),
         }
     }
 }
 
 impl Reports {
-    fn failures(&self) -> MutexGuard<'_, Failures> {
+    fn failures(&self) -> MutexGuard<'_, Option<DeliveryError>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, failure: impl std::fmt::Display) {
+    fn note(&self, cause: impl std::fmt::Display, too_large: Option<usize>) {
         let mut failures = self.failures();
-        failures.count += 1;
-        failures.first.get_or_insert_with(|| failure.to_string());
+        let first = || DeliveryError { count: 0, cause: cause.to_string(), too_large };
+        let error = failures.get_or_insert_with(first);
+        error.count += 1;
+        error.too_large = error.too_large.max(too_large);
     }
 }
 
@@ -95,6 +101,11 @@ impl Outgoing {
             headers: Vec::new(),
         }
     }
+
+    /// Bytes of key and value.
+    pub fn length(&self) -> usize {
+        [&self.key, &self.value].into_iter().flatten().map(Vec::len).sum()
+    }
 }
 
 impl Producer {
@@ -127,6 +138,8 @@ impl Producer {
             .set("delivery.report.only.error", "true")
             .set("queue.buffering.max.messages", "1000000")
             .set("compression.type", "lz4")
+            // The topics say what they take.
+            .set("message.max.bytes", "1000000000")
             .set("linger.ms", "2");
         own.iter().for_each(|(property, value)| _ = config.set(*property, *value));
         let passed = kafka.properties(&["transaction.", "compression."]);
@@ -156,8 +169,7 @@ impl Producer {
         while self.0.in_flight_count() > 0 {
             self.look();
         }
-        let Failures { count, first } = std::mem::take(&mut *self.0.context().failures());
-        first.map_or(Ok(()), |cause| Err(DeliveryError { count, cause }))
+        self.0.context().failures().take().map_or(Ok(()), Err)
     }
 
     /// Takes the delivery reports that are there, and waits a little for others.
@@ -181,7 +193,9 @@ impl Producer {
             record = match self.0.send(record) {
                 Ok(()) => return,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), refused)) => refused,
-                Err((error, refused)) => return self.0.context().note(format_args!("{}: {error}", refused.topic)),
+                Err((error, refused)) => {
+                    return self.0.context().note(format_args!("{}: {error}", refused.topic), None);
+                }
             };
             self.look();
         }

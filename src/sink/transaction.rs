@@ -10,7 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaError};
 use rdkafka::producer::Producer as _;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::producer::Producer;
+use super::producer::{DeliveryError, Producer};
 use crate::config::Kafka;
 use crate::record::Partition;
 use crate::source::kafka::claim;
@@ -29,6 +29,9 @@ pub enum TransactionError {
     /// It was aborted, and nothing of it is written; it can be tried again.
     #[error("the transaction was aborted: {0}")]
     Aborted(String),
+    /// It was aborted, since records could not be delivered.
+    #[error("the transaction was aborted: {0}")]
+    Undelivered(#[from] DeliveryError),
     /// It is not known whether it was committed, or another process took this one's place. The producer is of no use any
     /// more.
     #[error("the transaction's end is not known: {0}")]
@@ -84,7 +87,7 @@ impl Producer {
     ) -> Result<(), E> {
         // It only fails where the one before has not ended.
         self.client().begin_transaction().map_err(|error| TransactionError::Lost(error.to_string()))?;
-        let sent = send().and_then(|()| Ok(self.settle().map_err(TransactionError::aborted)?));
+        let sent = send().and_then(|()| Ok(self.settle().map_err(TransactionError::from)?));
         let ended = sent.and_then(|()| Ok(self.send_positions(positions)?));
         match ended {
             Ok(()) => Ok(self.end()?),
@@ -103,7 +106,7 @@ impl Producer {
     pub fn abort_with(&self, partitions: &[Partition], positions: &Positions<'_>) -> Result<(), TransactionError> {
         self.client().begin_transaction().map_err(|error| TransactionError::Lost(error.to_string()))?;
         partitions.iter().for_each(|partition| self.send_to(partition, &[], &[]));
-        let sent = self.settle().map_err(TransactionError::aborted).and_then(|()| self.send_positions(positions));
+        let sent = self.settle().map_err(TransactionError::from).and_then(|()| self.send_positions(positions));
         self.abort()?;
         sent
     }

@@ -9,7 +9,7 @@ use crate::story::{Story, assert_same};
 #[test]
 fn every_broken_file_is_diagnosed_as_told() {
     let mut differences = String::new();
-    for story in Story::all("bad", 21) {
+    for story in Story::all("bad", 22) {
         let ended = story.run(&[]);
         assert_eq!(ended.code, 2, "{}: {}", story.name(), ended.stderr);
         assert_eq!(ended.stdout, "", "{}", story.name());

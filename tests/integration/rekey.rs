@@ -86,3 +86,21 @@ fn an_input_without_useful_keys_is_noticed() {
     assert!(success);
     assert!(log.contains("is not keyed by ticket") && log.contains("rekey = true"), "{log}");
 }
+
+#[test]
+fn a_record_of_several_megabytes_goes_through_the_keyed_copy() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("rekey-large");
+    broker.create_roomy_topic(&topic, 2);
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), &broker.address, &topic, &topic);
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("[[input]]\n", "[[input]]\nrekey = true\n")).unwrap();
+    let instance = Instance::start(&config, &KAFKA);
+    let noise: String = Random::new(33).bytes(3_000_000).iter().map(|byte| char::from(b'!' + byte % 90)).collect();
+    let value = serde_json::json!({"id": "L", "effort_seconds": 60, "description": noise});
+    broker.produce(&topic, &[Message { key: "other".into(), value: Some(value.to_string()) }]);
+    instance.wait_for_records(&format!("{topic}-{topic}-keyed"), 1);
+    assert_eq!(sum(&instance.metrics(), "customer_reach_tickets_total", &[]), 1.0);
+    assert!(instance.terminate());
+}

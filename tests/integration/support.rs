@@ -136,7 +136,7 @@ impl Broker {
 
     pub fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.address);
+        config.set("bootstrap.servers", &self.address).set("message.max.bytes", "100000000");
         config
     }
 
@@ -158,6 +158,11 @@ impl Broker {
             partitions,
             &[("retention.ms", "-1"), ("message.timestamp.after.max.ms", &forever)],
         );
+    }
+
+    /// Makes a topic that takes records of several megabytes.
+    pub fn create_roomy_topic(&self, topic: &str, partitions: i32) {
+        self.create_topic_with(topic, partitions, &[("max.message.bytes", "8000000")]);
     }
 
     /// Makes a topic that keeps the last record of each key.
@@ -630,6 +635,11 @@ pub struct Random(u64);
 impl Random {
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// Bytes that no compression makes shorter.
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        std::iter::repeat_with(|| self.below(256) as u8).take(length).collect()
     }
 
     pub fn below(&mut self, bound: u64) -> u64 {

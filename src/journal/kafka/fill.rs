@@ -54,7 +54,7 @@ pub fn fill(
     positions: &[(Partition, i64)],
 ) -> Result<(), KafkaJournalError> {
     let topics = JournalTopics::new(kafka);
-    let reader = RangeReader::new(kafka)?;
+    let reader = RangeReader::committed(kafka)?;
     for partition in ledgers.keys() {
         let journal = topics.beside(partition);
         let (start, end) = reader.ends(&journal)?;

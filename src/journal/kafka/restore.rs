@@ -139,7 +139,7 @@ struct Reader {
 impl Reader {
     fn new(kafka: &Kafka, settings: Settings) -> Result<Self, SourceError> {
         let topics = JournalTopics::new(kafka);
-        let (written, committed) = (RangeReader::uncommitted(kafka)?, RangeReader::new(kafka)?);
+        let (written, committed) = (RangeReader::uncommitted(kafka)?, RangeReader::committed(kafka)?);
         Ok(Self { topics, brokers: kafka.brokers.clone(), settings, written, committed })
     }
 
@@ -196,9 +196,9 @@ impl Reader {
         let Some(state) = ledger.state(input).filter(|state| state.next_offset > 0) else { return Ok(Some(ledger)) };
         let counted = Counted { position: state.next_offset, newest: state.watermark };
         let checked = assigned.persistently(|| {
-            let ends = self.committed.ends(input)?;
+            let ends = self.written.ends(input)?;
             watch.check_position(input, counted.position, ends)?;
-            Ok(self.committed.check_counted(input, counted, ends)?)
+            Ok(self.written.check_counted(input, counted, ends)?)
         })?;
         Ok(checked.map(|()| ledger))
     }
@@ -241,7 +241,7 @@ fn damaged(journal: &Partition, input: &str, damage: crate::journal::entry::Dama
 /// When it cannot be read, or is damaged.
 pub fn snapshot(kafka: &Kafka, settings: Settings, partition: &Partition) -> Result<Ledger, KafkaJournalError> {
     let journal = JournalTopics::new(kafka).beside(partition);
-    let reader = RangeReader::new(kafka)?;
+    let reader = RangeReader::committed(kafka)?;
     let (start, end) = reader.ends(&journal)?;
     let mut restoring = Restoring::new(settings);
     read(&reader, &journal, partition, start..end, &mut restoring, || true)?;

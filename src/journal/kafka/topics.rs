@@ -21,6 +21,11 @@ const CLEANUP: &str = "cleanup.policy";
 /// The setting that says how long records are kept.
 const RETENTION: &str = "retention.ms";
 
+/// The setting that says how large a batch of records may be.
+const MAX_BYTES: &str = "max.message.bytes";
+/// Bytes that a copy may be longer than its record, at the most: the name of a topic, and two numbers.
+const OWN_HEADERS: u32 = 1024;
+
 /// What is wrong with a topic.
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
@@ -195,9 +200,12 @@ impl TopicKeeper {
             return Ok(found.partitions);
         }
         let Some(original) = self.find(input)? else { return Err(self.unknown(input, "it does not exist")) };
-        // Kept as long as the original, so that an audit reaches as far back.
-        let retention = original.settings.get(RETENTION).map(String::as_str);
-        let settings: Vec<_> = retention.map(|retention| (RETENTION, retention)).into_iter().collect();
+        // Kept as long as the original, so that an audit reaches as far back, and with room for our own headers.
+        let retention = original.settings.get(RETENTION).cloned();
+        let most = original.settings.get(MAX_BYTES).and_then(|bytes| bytes.parse::<u32>().ok());
+        let most = most.map(|bytes| bytes.saturating_add(OWN_HEADERS).min(i32::MAX.unsigned_abs()).to_string());
+        let settings = [(RETENTION, retention), (MAX_BYTES, most)];
+        let settings: Vec<_> = settings.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
         self.make(&topic, original.partitions, &settings)?;
         Ok(original.partitions)
     }

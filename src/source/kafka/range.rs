@@ -33,12 +33,20 @@ impl ClientContext for Quiet {
 impl ConsumerContext for Quiet {}
 
 impl RangeReader {
-    /// A reader of these brokers.
+    /// A reader of inputs: to it those records count that the user has count.
     ///
     /// # Errors
     /// When librdkafka does not take the settings.
     pub fn new(kafka: &Kafka) -> Result<Self, SourceError> {
         Self::with(kafka, &[])
+    }
+
+    /// A reader to whom the records of transactions count that were committed.
+    ///
+    /// # Errors
+    /// When librdkafka does not take the settings.
+    pub fn committed(kafka: &Kafka) -> Result<Self, SourceError> {
+        Self::with(kafka, &[("isolation.level", "read_committed")])
     }
 
     /// A reader to whom the records of transactions count that have not ended.
@@ -123,7 +131,7 @@ impl RangeReader {
         let partitions = self.partitions(topic)?;
         let name: Arc<str> = topic.into();
         let committed = self
-            .committed(&partitions)
+            .group_positions(&partitions)
             .map_err(|error| self.unreadable(&Partition { topic: name.clone(), number: 0 }, error.to_string()))?;
         let position = |element: TopicPartitionListElem<'_>| match element.offset() {
             Offset::Offset(offset) => Some((Partition { topic: name.clone(), number: element.partition() }, offset)),
@@ -133,7 +141,7 @@ impl RangeReader {
     }
 
     /// The group's positions in these partitions, with what was noted beside them.
-    pub(super) fn committed(&self, partitions: &[Partition]) -> KafkaResult<TopicPartitionList> {
+    pub(super) fn group_positions(&self, partitions: &[Partition]) -> KafkaResult<TopicPartitionList> {
         self.consumer.committed_offsets(list_of(partitions), REQUEST_TIMEOUT)
     }
 
@@ -198,6 +206,8 @@ fn client_config(kafka: &Kafka) -> ClientConfig {
         config.set(property, value.reveal());
     }
     config.remove("group.instance.id");
+    // A follower may be behind the end that the leader gave, and would be read as if nothing came after its own.
+    config.remove("client.rack");
     config
         .set("bootstrap.servers", &kafka.brokers)
         // Named for the brokers' access rules only: partitions are assigned here, so nothing is joined.

@@ -235,7 +235,7 @@ impl Reader {
         // vain for what is stable until whoever began it has joined.
         let reader = RangeReader::uncommitted(&self.options.kafka)?;
         let committed = loop {
-            match reader.committed(all) {
+            match reader.group_positions(all) {
                 Ok(committed) => break committed,
                 Err(_) if self.shared.stopped() => return Ok(()),
                 Err(error) => self.shared.note_error(format_args!("the group's positions cannot be read: {error}")),

@@ -1,5 +1,7 @@
 //! Records that are none, of every kind, in between good ones.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::fleet::{Fleet, Journal};
@@ -88,4 +90,44 @@ fn ends_in_one_outcome(journal: Journal) {
     assert_eq!(code, Some(0), "{report}{log}");
     assert_eq!(report.parse::<Value>().unwrap()["exact"], true, "{report}");
     fleet.end();
+}
+
+#[test]
+fn a_dead_letter_larger_than_its_topic_takes_stops_nothing_with_a_journal_in_a_file() {
+    goes_without_its_record_where_that_is_too_large(Journal::Sqlite);
+}
+
+#[test]
+fn a_dead_letter_larger_than_its_topic_takes_stops_nothing_with_a_journal_in_topics() {
+    goes_without_its_record_where_that_is_too_large(Journal::Kafka);
+}
+
+/// Tried with letters that stay whole: the batch was refused again and again, and nothing behind it was counted.
+fn goes_without_its_record_where_that_is_too_large(journal: Journal) {
+    let Some(broker) = Broker::shared() else { return };
+    let [topic, small, roomy] =
+        ["large", "large-small", "large-roomy"].map(|name| unique(&[name, journal.name()].join("-")));
+    [&topic, &roomy].iter().for_each(|topic| broker.create_roomy_topic(topic, 1));
+    broker.create_topic(&small, 1);
+    let good = |id: &str| (Some(id.into()), Some(format!("{{\"id\":\"{id}\",\"effort_seconds\":60}}").into_bytes()));
+    let large = |length: usize| (Some(b"large".to_vec()), Some(Random::new(122).bytes(length)));
+    broker.produce_bytes(&topic, &[good("A"), large(2_000_000), large(3_000_000), large(500), good("B")]);
+    for (dead, kept) in [(&small, [None, None, Some(500)]), (&roomy, [2_000_000, 3_000_000, 500].map(Some))] {
+        let mut fleet = Fleet::with(&broker.address, &topic, journal, 1, &format!("[output]\ndead_letters = {dead:?}"));
+        fleet.join(0, dead);
+        fleet.start(0);
+        fleet.wait_for_at_least(5);
+        // Beside a file, what is sent again is there twice.
+        let letters: BTreeMap<String, Bytes> =
+            broker.read_bytes(dead).into_iter().map(|letter| (letter.header("offset"), letter)).collect();
+        let lengths: Vec<_> = letters.values().map(|letter| letter.value.as_ref().map(Vec::len)).collect();
+        assert_eq!((letters.keys().map(String::as_str).collect(), lengths), (vec!["1", "2", "3"], kept.to_vec()));
+        if kept[0].is_none() {
+            assert_eq!(letters["1"].header("left-out-bytes"), "2000005");
+            fleet.instance(0).says("is larger than its topic takes");
+        }
+        let (code, report, log) = audit(fleet.config(0), &[]);
+        assert_eq!(code, Some(0), "{report}{log}");
+        fleet.end();
+    }
 }

@@ -115,3 +115,23 @@ fn an_instance_killed_while_it_hands_partitions_on_leaves_none_without_an_owner(
     fleet.assert_counted(&messages);
     fleet.end();
 }
+
+/// Whatever the inputs hold, an entry of a transaction that was aborted is none. Tried with the user's isolation level for
+/// journals as well: the second start said that the journal was damaged.
+#[test]
+fn a_journal_is_read_committed_although_the_inputs_are_not() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("isolation");
+    broker.create_topic(&topic, 1);
+    let messages = invented(66, 200);
+    let uncommitted = "\"isolation.level\" = \"read_uncommitted\"";
+    let mut fleet = Fleet::with(&broker.address, &topic, Journal::Kafka, 1, uncommitted);
+    fleet.start(0);
+    broker.produce(&topic, &messages[..100]);
+    fleet.wait_for_at_least(100);
+    fleet.terminate(0);
+    fleet.start(0);
+    broker.produce(&topic, &messages[100..]);
+    fleet.assert_counted(&messages);
+    fleet.end();
+}
