@@ -115,6 +115,7 @@ fn parts(config: &Config, whole: &Ledger, positions: Vec<(Partition, i64)>) -> R
         parts = others;
         let own = merged(own.into_values().collect(), whole.settings());
         if let Some(own) = own.ok().filter(|own| !own.partitions().is_empty()) {
+            keeper.check_uncopied(&keyed)?;
             let count = i32::try_from(count).unwrap_or(i32::MAX);
             parts.extend(spread(&own, &keyed, count, |ticket| partition_of(ticket, count)));
         }

@@ -87,11 +87,15 @@ fn prepare(config: &Config, inputs: &Inputs) -> Prepare {
         for (topic, count) in counts {
             match inputs.get(topic).map(|input| &input.route) {
                 Some(Route::Copy(copy)) => {
+                    keeper.check_way(topic, true).map_err(unready)?;
                     let count = keeper.ensure_keyed(topic).map_err(unready)?;
                     copy.partitions.store(i32::try_from(count).unwrap_or(i32::MAX), Ordering::Relaxed);
                     keeper.ensure_journal(&copy.topic, count).map_err(unready)?;
                 }
-                _ => keeper.ensure_journal(topic, count).map_err(unready)?,
+                _ => {
+                    keeper.check_way(topic, false).map_err(unready)?;
+                    keeper.ensure_journal(topic, count).map_err(unready)?;
+                }
             }
         }
         Ok(())

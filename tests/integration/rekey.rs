@@ -1,6 +1,7 @@
 //! Inputs that are not keyed by ticket: they are noticed, and with `rekey = true` exact.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
@@ -103,4 +104,56 @@ fn a_record_of_several_megabytes_goes_through_the_keyed_copy() {
     instance.wait_for_records(&format!("{topic}-{topic}-keyed"), 1);
     assert_eq!(sum(&instance.metrics(), "customer_reach_tickets_total", &[]), 1.0);
     assert!(instance.terminate());
+}
+
+/// Tried without a look at the other journal: every ticket that came again was counted a second time.
+#[test]
+fn an_input_is_rekeyed_later_only_with_what_was_counted_before() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("rekey-later");
+    broker.create_topic(&topic, 2);
+    let messages = invented(34, 600);
+    let folder = tempfile::tempdir().unwrap();
+    let direct = write_config(folder.path(), &broker.address, &topic, &topic);
+    let text = std::fs::read_to_string(&direct).unwrap().replace("[journal]\n", "[journal]\nkind = \"kafka\"\n");
+    std::fs::write(&direct, &text).unwrap();
+    let rekeyed = folder.path().join("rekeyed.toml");
+    std::fs::write(&rekeyed, text.replace("[[input]]\n", "[[input]]\nrekey = true\n")).unwrap();
+    let count = |config: &Path, from: usize, to: usize| {
+        let instance = Instance::start(config, &KAFKA);
+        broker.produce(&topic, &messages[from..to]);
+        until("it is counted", || {
+            (sum(&instance.ledger_metrics(), "customer_reach_records_total", &[]) == to as f64).then_some(())
+        });
+        let metrics = instance.metrics();
+        assert!(instance.terminate());
+        metrics
+    };
+    let refused = |config: &Path, reason: &str| {
+        let (success, log) = Instance::start(config, &KAFKA).ended();
+        assert!(!success && log.contains(reason), "{log}");
+    };
+    count(&direct, 0, 300);
+    refused(&rekeyed, "was counted without `rekey = true`");
+
+    let state = folder.path().join("state.ndjson");
+    let moved = |command: &str, config: &Path| {
+        let output = binary().args(["journal", command, "--config"]).arg(config).arg(&state).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert!(moved("export", &direct).0);
+    until("the group is free and the journal is imported", || {
+        let (done, said) = moved("import", &rekeyed);
+        assert!(done || said.contains("instances read with the consumer group"), "{said}");
+        done.then_some(())
+    });
+    let metrics = count(&rekeyed, 300, 600);
+    assert_eq!(Recount::shown(&metrics, &format!("{topic}-{topic}-keyed")), Recount::of(&messages));
+
+    broker.delete_topic(&format!("{topic}-{topic}-{topic}-keyed-journal"));
+    until("the group is free and the import is refused", || {
+        let (done, said) = moved("import", &rekeyed);
+        assert!(!done);
+        said.contains("holds records already").then_some(())
+    });
 }

@@ -63,6 +63,36 @@ pub enum TopicError {
         /// Partitions of the journal.
         found: usize,
     },
+    /// `rekey` was set and what was counted before was not taken over.
+    #[error(
+        "`{input}` was counted without `rekey = true`, and the journal `{topic}` of that time was not taken over: every ticket \
+         would be counted a second time. Stop all instances, and then:\n  customer-reach journal export --config \
+         FILE-WITHOUT-REKEY state.ndjson\n  customer-reach journal import --config FILE state.ndjson\nTo begin at 0 instead, \
+         give another `[kafka] group`"
+    )]
+    CountedDirectly {
+        /// The journal of the input.
+        topic: String,
+        /// The input.
+        input: String,
+    },
+    /// `rekey` was taken away.
+    #[error(
+        "`{input}` was counted by its keyed copy, as the journal `{topic}` says: every ticket would be counted a second time. \
+         Set `rekey = true` for this `[[input]]` again, or begin at 0 with another `[kafka] group`"
+    )]
+    CountedByCopy {
+        /// The journal of the copy.
+        topic: String,
+        /// The input.
+        input: String,
+    },
+    /// A journal is to be filled whose keyed copy holds records of before.
+    #[error(
+        "the keyed copy `{0}` holds records already, which would be counted beside what is imported; delete that topic, or give \
+         another `[kafka] group`"
+    )]
+    Copied(String),
     /// The name is longer than Kafka allows.
     #[error("`{0}` is longer than the {LONGEST_NAME} characters that Kafka allows; give a shorter `[kafka] group`")]
     LongName(String),
@@ -208,6 +238,46 @@ impl TopicKeeper {
         let settings: Vec<_> = settings.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
         self.make(&topic, original.partitions, &settings)?;
         Ok(original.partitions)
+    }
+
+    /// Makes sure that an input was counted before as it is to be now, by itself or by its keyed copy, if it was.
+    ///
+    /// # Errors
+    /// When the journal of the other way holds entries and that of this way none.
+    pub fn check_way(&self, input: &str, rekey: bool) -> Result<(), TopicError> {
+        let (direct, copied) = (self.topics.of(input), self.topics.of(&self.topics.keyed(input)));
+        let (own, other) = if rekey { (copied, direct) } else { (direct, copied) };
+        if self.is_empty(&other)? || !self.is_empty(&own)? {
+            return Ok(());
+        }
+        let (topic, input) = (other.to_string(), input.to_owned());
+        Err(if rekey {
+            TopicError::CountedDirectly { topic, input }
+        } else {
+            TopicError::CountedByCopy { topic, input }
+        })
+    }
+
+    /// Makes sure that a keyed copy holds nothing.
+    ///
+    /// # Errors
+    /// When it does, or the brokers do not say.
+    pub fn check_uncopied(&self, keyed: &str) -> Result<(), TopicError> {
+        if self.is_empty(keyed)? { Ok(()) } else { Err(TopicError::Copied(keyed.to_owned())) }
+    }
+
+    /// Whether a topic holds no records, or is not there.
+    fn is_empty(&self, topic: &str) -> Result<bool, TopicError> {
+        let unknown = |error: KafkaError| self.unknown(topic, error);
+        let client = self.admin.inner();
+        let metadata = client.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(unknown)?;
+        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+            let (start, end) = client.fetch_watermarks(topic, partition.id(), REQUEST_TIMEOUT).map_err(unknown)?;
+            if start < end {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// How many partitions a topic has.
