@@ -67,6 +67,11 @@ impl CommitError {
         matches!(self, Self::Kafka(error) if error.is_lost())
     }
 
+    /// Whether it stays so until somebody does something.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Kafka(error) if error.is_final())
+    }
+
     /// Bytes of key and value of the largest record that is larger than its topic takes, if that is the reason.
     pub fn too_large(&self) -> Option<usize> {
         match self {

@@ -62,6 +62,11 @@ impl PipelineError {
     pub fn is_lost(&self) -> bool {
         matches!(self, Self::Journal(error) if error.is_lost())
     }
+
+    /// Whether it stays so until somebody does something, so that the service has to end.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Journal(error) if error.is_final())
+    }
 }
 
 /// The tickets as other rules tag them, to compare with those that count. Only the comparison is shown, and nothing is

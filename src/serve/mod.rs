@@ -89,8 +89,8 @@ impl Service {
         // None waits between the two: while a batch is committed the next one is prepared, and grows if that takes long.
         let (batches, prepared) = bounded(0);
         let (records, linger) = (config.batch.records, config.batch.linger);
-        let feeder = Feeder { preparer, fetches, status: status.clone(), batches, records, linger };
-        std::thread::Builder::new().name("prepare".into()).spawn(move || feeder.run())?;
+        let mut feeder = Feeder { preparer, fetches, status: status.clone(), batches, records, linger };
+        status.source.spawn("prepare", move || feeder.run())?;
         let worker = Worker { pipeline, source, membership, restorer, batches: prepared, status: status.clone() };
         let pipeline = std::thread::Builder::new().name("pipeline".into()).spawn(move || worker.run())?;
         Ok(Self { runtime, pipeline, status, address })

@@ -28,7 +28,7 @@ pub(super) struct Feeder {
 }
 
 impl Feeder {
-    pub(super) fn run(mut self) {
+    pub(super) fn run(&mut self) {
         while !self.fetches.is_finished() {
             let fetched = self.next();
             // After the records have come, so that none is tagged by older rules than were in use then.
@@ -191,6 +191,9 @@ impl Worker {
                     if error.is_lost() {
                         tracing::warn!(%error, "everything is read back from the journal");
                         return self.go_back();
+                    }
+                    if error.is_final() {
+                        return self.status.source.fail(SourceError::Journal(error.to_string()));
                     }
                     tracing::warn!(%error, "a batch could not be committed; trying again");
                     if self.status.source.is_stopped() {

@@ -8,6 +8,7 @@ mod fill;
 mod restore;
 pub mod topics;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,6 +123,11 @@ impl KafkaJournalError {
     pub fn is_lost(&self) -> bool {
         matches!(self, Self::Transaction(TransactionError::Lost(_)))
     }
+
+    /// Whether it stays so until somebody does something.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Topic(error) if !error.is_passing())
+    }
 }
 
 /// Which instance this process is: the same after a restart in the same folder, so that it takes its partitions back
@@ -177,6 +183,8 @@ pub struct KafkaJournal {
     /// Made when it is first needed, and anew after an error from which it cannot recover.
     producer: Option<Producer>,
     written: HashMap<Partition, Written>,
+    /// Partitions of each journal, by the topic that it belongs to.
+    sizes: HashMap<Arc<str>, usize>,
 }
 
 impl KafkaJournal {
@@ -184,7 +192,8 @@ impl KafkaJournal {
     pub fn new(config: &Config, instance: Instance, membership: Membership) -> Self {
         let (kafka, topics) = (config.kafka.clone(), JournalTopics::new(&config.kafka));
         let journalled = config.input.iter().map(|input| topics.journalled(input)).collect();
-        Self { kafka, instance, topics, journalled, membership, producer: None, written: HashMap::new() }
+        let (written, sizes) = (HashMap::new(), HashMap::new());
+        Self { kafka, instance, topics, journalled, membership, producer: None, written, sizes }
     }
 
     /// Takes notice of what is written of a partition.
@@ -208,7 +217,9 @@ impl KafkaJournal {
         };
         let mut partitions = Vec::new();
         for topic in &self.journalled {
-            partitions.extend(producer.partitions_of(&self.topics.of(topic))?);
+            let journal = producer.partitions_of(&self.topics.of(topic))?;
+            self.sizes.insert(topic.clone(), journal.len());
+            partitions.extend(journal);
         }
         let group = signature(&outsider(&self.kafka)?)?;
         // One that nobody asks for, should the end of this be lost as well.
@@ -232,6 +243,7 @@ impl KafkaJournal {
         }
         self.connect()?;
         let Some(producer) = &self.producer else { return Ok(()) };
+        self.check_sizes(producer, commit.positions)?;
         let group = self.membership.get().ok_or(KafkaJournalError::NoMember)?;
         let positions = Positions { group: &group, offsets: commit.positions, journal: CLAIM };
         match producer.transact(&positions, || self.send(producer, commit)) {
@@ -248,6 +260,20 @@ impl KafkaJournal {
                 Err(error)
             }
         }
+    }
+
+    /// Makes sure that the inputs have no more partitions than their journals. Asked after the records have come and before
+    /// they count: none of them can be one that was produced since, and by another partition than its ticket's before.
+    fn check_sizes(&self, producer: &Producer, positions: &[(Partition, i64)]) -> Result<(), KafkaJournalError> {
+        let moved: BTreeSet<&Arc<str>> = positions.iter().map(|(partition, _)| &partition.topic).collect();
+        for (topic, found) in moved.into_iter().filter_map(|topic| Some((topic, *self.sizes.get(topic)?))) {
+            let partitions = producer.partitions_of(topic)?.len();
+            if partitions > found {
+                let (topic, input) = (self.topics.of(topic).to_string(), topic.to_string());
+                return Err(TopicError::Grown { topic, input, partitions, found }.into());
+            }
+        }
+        Ok(())
     }
 
     fn note_written(&mut self, ledger: &Ledger) {
@@ -273,7 +299,8 @@ impl KafkaJournal {
     }
 }
 
-/// The partitions whose records go into ledgers: those of the inputs and, where an input has a keyed copy, of that.
+/// The partitions whose records go into ledgers: those of the inputs and, where an input has a keyed copy, of that. As many
+/// as their journals have, for an input may have got more.
 ///
 /// # Errors
 /// When the brokers do not say, or a topic is not there.
@@ -283,7 +310,7 @@ pub fn journalled(config: &Config) -> Result<Vec<Partition>, KafkaJournalError> 
     let mut all = Vec::new();
     for input in &config.input {
         let topic = topics.journalled(input);
-        let count = keeper.partitions(&topic)?;
+        let count = keeper.partitions(&topics.of(&topic))?;
         all.extend((0..count).map(|number| Partition { topic: topic.clone(), number }));
     }
     Ok(all)

@@ -54,8 +54,7 @@ impl Restorer {
         let (sender, restored) = unbounded();
         let start = |_| {
             let (kafka, watch, requested, sender) = (kafka.clone(), watch.clone(), requested.clone(), sender.clone());
-            let thread = std::thread::Builder::new().name("restore".into());
-            thread.spawn(move || restore_all(&kafka, settings, &watch, &requested, &sender))
+            watch.clone().spawn("restore", move || restore_all(&kafka, settings, &watch, &requested, &sender))
         };
         let threads = (0..THREADS).map(start).collect::<std::io::Result<_>>()?;
         Ok(Self { requests, restored, _threads: threads })

@@ -63,7 +63,8 @@ impl ClientContext for Context {
                     && statistics.ls_offset >= 0
                 {
                     let partition = Partition { topic: topic.as_str().into(), number };
-                    let end = self.end(&partition, &statistics);
+                    let position = state.positions.get(&partition).copied().unwrap_or_default();
+                    let end = self.end(&partition, position, &statistics);
                     state.ends.insert(partition, end);
                 }
             }
@@ -95,13 +96,14 @@ fn is_cooperative(consumer: &BaseConsumer<Context>) -> bool {
 }
 
 impl Context {
-    /// The offset behind the last record. Where everything is fetched, it is behind the last that came: what stands after
-    /// that are marks of transactions.
-    fn end(&self, partition: &Partition, statistics: &PartitionStatistics) -> i64 {
+    /// The offset behind the last record. Where everything is fetched, it is behind the last that came, or the position where
+    /// none came: what stands after that are marks of transactions.
+    fn end(&self, partition: &Partition, position: i64, statistics: &PartitionStatistics) -> i64 {
         let PartitionStatistics { ls_offset, next_offset, fetchq_cnt } = *statistics;
-        let reached = next_offset >= ls_offset && fetchq_cnt == 0;
-        let last = self.shared.next().get(partition).copied().filter(|next| reached && *next >= 0);
-        last.unwrap_or(ls_offset)
+        if next_offset < ls_offset || fetchq_cnt > 0 {
+            return ls_offset;
+        }
+        self.shared.next().get(partition).copied().filter(|next| *next >= 0).unwrap_or(position)
     }
 
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> KafkaResult<()> {
@@ -127,8 +129,9 @@ impl Context {
             let offset = match &self.start {
                 Start::Known { journal, .. } => {
                     let position = self.shared.state().positions.get(&partition).copied();
-                    if let Some(id) = journal {
-                        claim_position(&mut claims, &partition, position.unwrap_or_default(), id);
+                    // Not where nothing was read: the next start would begin there, whatever is to be done without a position.
+                    if let Some((id, position)) = journal.as_ref().zip(position) {
+                        claim_position(&mut claims, &partition, position, id);
                     }
                     position.map(Offset::Offset)
                 }
@@ -191,4 +194,34 @@ impl Context {
 
 fn commit(consumer: &BaseConsumer<Context>, positions: &TopicPartitionList) -> KafkaResult<()> {
     if positions.count() == 0 { Ok(()) } else { consumer.commit(positions, CommitMode::Async) }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+
+    #[test]
+    fn a_partition_of_which_nothing_has_come_has_no_lag_where_everything_is_fetched() {
+        let start = Start::Known { counted: HashMap::new(), journal: None };
+        let context = Context { shared: Arc::default(), rebalances: unbounded().0, start };
+        let partition = Partition { topic: "t".into(), number: 0 };
+        context.shared.assign(vec![partition.clone()], &[]);
+        for (next, waiting, record, position, lag) in [
+            (500, 0, None, None, 0), // It begins at 500.
+            (480, 0, None, None, 500),
+            (500, 0, None, Some(497), 0), // Marks of transactions.
+            (500, 3, Some(490), Some(480), 20),
+            (500, 0, Some(499), Some(480), 19),
+        ] {
+            let numbers = format!("\"ls_offset\":500,\"next_offset\":{next},\"fetchq_cnt\":{waiting}");
+            context.shared.next().insert(partition.clone(), record.unwrap_or(i64::MIN));
+            context.shared.state().positions =
+                position.map(|position| (partition.clone(), position)).into_iter().collect();
+            context
+                .stats_raw(format!("{{\"topics\":{{\"t\":{{\"partitions\":{{\"0\":{{{numbers}}}}}}}}}}}").as_bytes());
+            assert_eq!(context.shared.state().lag().map(|(_, lag)| lag).sum::<i64>(), lag, "{numbers}");
+        }
+    }
 }

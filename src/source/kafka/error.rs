@@ -87,6 +87,17 @@ pub enum SourceError {
          of them"
     )]
     Fenced,
+    /// A thread on which the source depends has panicked. What it said may hold ticket text, and is not repeated.
+    #[error(
+        "a defect of this program, in the thread `{thread}` at {place}; please report it. What was not committed is read again \
+         at the next start"
+    )]
+    Panicked {
+        /// The thread.
+        thread: &'static str,
+        /// Where in the program.
+        place: String,
+    },
     /// An error from which the client cannot recover.
     #[error("the Kafka client cannot go on: {0}")]
     Fatal(String),

@@ -178,7 +178,7 @@ impl KafkaSource {
         let consumer = consumer(&options, context)?;
         let (commands, commanded) = unbounded();
         let (records, fetched) = unbounded();
-        let reader = Reader {
+        let mut reader = Reader {
             consumer,
             options,
             shared: shared.clone(),
@@ -188,10 +188,7 @@ impl KafkaSource {
             topics: HashMap::new(),
             reading: Reading::default(),
         };
-        let thread = std::thread::Builder::new()
-            .name("kafka".into())
-            .spawn(move || reader.run())
-            .map_err(|e| SourceError::Settings(e.to_string()))?;
+        let thread = watch.spawn("kafka", move || reader.run()).map_err(|e| SourceError::Settings(e.to_string()))?;
         let fetches = Fetches { records: fetched, shared: shared.clone() };
         Ok((Self { rebalances, commands, shared, thread }, fetches))
     }
@@ -235,9 +232,6 @@ impl KafkaSource {
         let end = Instant::now() + limit;
         while !self.thread.is_finished() && Instant::now() < end {
             std::thread::park_timeout(Duration::from_millis(5));
-        }
-        if self.thread.is_finished() && self.thread.join().is_err() {
-            tracing::error!("the Kafka thread panicked");
         }
     }
 }

@@ -61,7 +61,7 @@ pub(super) struct Reading {
 }
 
 impl Reader {
-    pub(super) fn run(mut self) {
+    pub(super) fn run(&mut self) {
         let mut fenced = Vec::new();
         while let Err(error) = self.read() {
             let now = Instant::now();

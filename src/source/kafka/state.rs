@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use hashbrown::HashMap;
 
 use super::{Epoch, SourceError};
+use crate::panic::{Caught, caught};
 use crate::record::{Partition, Record};
 
 /// Beyond this much unprocessed text nothing more is taken from the client: several batches, yet little beside librdkafka's own queue.
@@ -212,6 +214,24 @@ impl SourceWatch {
         self.stop();
     }
 
+    /// Starts a thread without which the source is of no use: should it panic, the source ends, with the reason.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn spawn(
+        &self,
+        thread: &'static str,
+        mut body: impl FnMut() + Send + 'static,
+    ) -> std::io::Result<JoinHandle<()>> {
+        let watch = self.clone();
+        std::thread::Builder::new().name(thread.into()).spawn(move || {
+            // What the body owns lives on until the reason is known, for others see by its end that something has ended.
+            if let Err(Caught { place, .. }) = caught(&mut body) {
+                watch.fail(SourceError::Panicked { thread, place });
+            }
+        })
+    }
+
     /// Ends the source: nothing more is fetched or taken.
     pub fn stop(&self) {
         self.0.stop();
@@ -225,4 +245,27 @@ impl SourceWatch {
 
 fn weight(record: &Record) -> usize {
     record.value.as_ref().map_or(0, Vec::len) + 256
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_ends_the_source_with_the_place_alone_before_what_it_owns_is_dropped() {
+        struct Owned(SourceWatch, crossbeam_channel::Sender<bool>);
+        impl Drop for Owned {
+            fn drop(&mut self) {
+                self.1.send(self.0.state().failed.is_some()).unwrap();
+            }
+        }
+        let (watch, (sender, known)) = (SourceWatch::idle(), crossbeam_channel::unbounded());
+        let owned = Owned(watch.clone(), sender);
+        let thread = watch.spawn("prepare", move || panic!("text of a ticket, {}", owned.0.is_stopped())).unwrap();
+        thread.join().unwrap();
+        assert_eq!(known.recv(), Ok(true));
+        let failed = watch.state().failed.unwrap().to_string();
+        assert!(failed.contains("`prepare` at src/source/kafka/state.rs:") && !failed.contains("ticket,"), "{failed}");
+        assert!(watch.is_stopped());
+    }
 }

@@ -34,6 +34,25 @@ fn partitions_that_are_added_are_counted_with_a_journal_in_a_file() {
     fleet.end();
 }
 
+/// Tried with a look at the metadata that librdkafka refreshes alone, by default every five minutes: until then tickets that
+/// come by another partition than before were counted a second time.
+#[test]
+fn nothing_is_counted_that_came_after_partitions_were_added_with_a_journal_in_topics() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("grown-moved");
+    broker.create_topic(&topic, 2);
+    let messages = invented(84, 1_500);
+    let mut fleet = Fleet::new(&broker.address, &topic, Journal::Kafka, 1);
+    fleet.start(0);
+    broker.produce(&topic, &messages[..1_000]);
+    fleet.assert_counted(&messages[..1_000]);
+    broker.grow_topic(&topic, 3);
+    broker.produce(&topic, &messages[1_000..]);
+    let log = fleet.ended(0);
+    assert!(log.contains("has 3 partitions, its journal") && log.contains("rekey = true"), "{log}");
+    assert_exact(fleet.config(0), &messages[..1_000]);
+}
+
 #[test]
 fn partitions_that_are_added_while_stopped_are_refused_with_a_journal_in_topics() {
     grown(true);
