@@ -1,5 +1,7 @@
 //! `serve` against a real Apache Kafka.
 
+use std::collections::BTreeMap;
+
 use crate::support::*;
 
 #[test]
@@ -53,14 +55,24 @@ fn an_audit_reads_beside_the_service_and_says_what_is_gone_and_what_still_agrees
 }
 
 #[test]
-fn a_killed_process_counts_again_without_waiting_for_its_session_to_end() {
+fn a_killed_process_counts_again_without_waiting_for_its_session_to_end_with_a_journal_in_a_file() {
+    counts_again_without_waiting_for_its_session_to_end("sqlite");
+}
+
+#[test]
+fn a_killed_process_counts_again_without_waiting_for_its_session_to_end_with_a_journal_in_topics() {
+    counts_again_without_waiting_for_its_session_to_end("kafka");
+}
+
+fn counts_again_without_waiting_for_its_session_to_end(journal: &str) {
     let Some(broker) = Broker::shared() else { return };
-    let topic = unique("again");
+    let topic = unique(&format!("again-{journal}"));
     broker.create_topic(&topic, 2);
     let folder = tempfile::tempdir().unwrap();
     let config = write_config(folder.path(), &broker.address, &topic, &topic);
     // Longer than any wait of these tests: only a member that takes its own place back can go on in time.
-    let long_session = ["kafka.librdkafka.session.timeout.ms=300000"];
+    let journal = format!("journal.kind={journal}");
+    let long_session = ["kafka.librdkafka.session.timeout.ms=300000", &journal];
     let messages = invented(4, 200);
     let first = Instance::start(&config, &long_session);
     broker.produce(&topic, &messages[..100]);
@@ -235,4 +247,65 @@ fn a_topic_that_was_made_anew_is_not_taken_for_read() {
     assert!(!success);
     assert!(log.contains("ends at offset 10, but the journal has read up to 50"), "{log}");
     assert!(log.contains("start with a new journal folder"), "{log}");
+}
+
+/// Tried with claims at offset 0: the second start read the partition from its beginning that had got nothing.
+#[test]
+fn a_partition_of_which_nothing_was_read_begins_at_its_end_again_where_the_user_says_latest() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("latest");
+    broker.create_topic(&topic, 2);
+    let to = |partition: i32, messages: &[Message]| {
+        let records: Vec<_> = messages.iter().map(|message| (Some(partition), 1, message.clone())).collect();
+        broker.produce_timed(&topic, &records);
+    };
+    let messages = invented(6, 200);
+    (0..2).for_each(|partition| to(partition, &messages[..100]));
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), &broker.address, &topic, &topic);
+    let latest = ["kafka.librdkafka.auto.offset.reset=latest"];
+    for (start, end) in [(100, 150), (150, 200)] {
+        let instance = Instance::start(&config, &latest);
+        // Of what is produced before it has begun, nothing is taken.
+        until("some of it is counted", || {
+            to(0, &messages[start..end]);
+            (sum(&instance.metrics(), "customer_reach_records_total", &["partition=\"0\""]) > 0.0).then_some(())
+        });
+        assert_eq!(sum(&instance.metrics(), "customer_reach_records_total", &["partition=\"1\""]), 0.0);
+        assert!(instance.terminate());
+    }
+}
+
+#[test]
+fn two_instances_share_inputs_with_different_numbers_of_partitions() {
+    let Some(broker) = Broker::shared() else { return };
+    let topics = [("wide", 5), ("narrow", 1), ("copied", 3)].map(|(name, partitions)| (unique(name), partitions));
+    topics.iter().for_each(|(topic, partitions)| broker.create_topic(topic, *partitions));
+    let [(wide, _), (narrow, _), (copied, _)] = &topics;
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let configs = folders.each_ref().map(|folder| {
+        let config = write_config(folder.path(), &broker.address, wide, wide);
+        let input = |topic: &str, source: &str, more: &str| {
+            format!("[[input]]\ntopic = {topic:?}\nprofile = \"generic\"\nsource = {source:?}\n{more}")
+        };
+        let others = [input(narrow, "other", ""), input(copied, "third", "rekey = true\n")].concat();
+        let text = std::fs::read_to_string(&config).unwrap().replace("[journal]\n", "[journal]\nkind = \"kafka\"\n");
+        std::fs::write(&config, text.replacen("[[input]]\n", &format!("{others}[[input]]\n"), 1)).unwrap();
+        config
+    });
+    let settings = ["kafka.librdkafka.session.timeout.ms=6000", "batch.records=50", "batch.linger=1ms"];
+    let instances = configs.each_ref().map(|config| Instance::start(config, &settings));
+    let all: Vec<Vec<Message>> = (7..10).map(|seed| invented(seed, 1_000)).collect();
+    topics.iter().zip(&all).for_each(|((topic, _), messages)| broker.produce(topic, messages));
+    let shown = || instances.iter().flat_map(Instance::ledger_metrics).collect::<BTreeMap<_, _>>();
+    let records = |shown: &BTreeMap<String, f64>| sum(shown, "customer_reach_records_total", &[]);
+    let shown = until("all of it is counted", || Some(shown()).filter(|shown| records(shown) == 3_000.0));
+    let counted = [wide.clone(), narrow.clone(), format!("{wide}-{copied}-keyed")];
+    for (topic, messages) in counted.iter().zip(&all) {
+        assert_eq!(Recount::shown(&shown, topic), Recount::of(messages), "{topic}");
+    }
+    assert!(instances.iter().all(|instance| records(&instance.ledger_metrics()) > 0.0), "both have a share");
+    let (code, report, log) = audit(&configs[0], &[]);
+    assert_eq!(code, Some(0), "{report}{log}");
+    instances.into_iter().for_each(|instance| assert!(instance.terminate()));
 }

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::fleet::{Fleet, Journal};
 use crate::support::*;
 
 /// A running Prometheus.
@@ -14,8 +15,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts Prometheus with the shipped rules, scraping one instance every second.
-    pub fn start(program: &str, folder: &Path, target: &str) -> Self {
+    /// Starts Prometheus with the shipped rules, scraping instances every second.
+    pub fn start(program: &str, folder: &Path, targets: &[&str]) -> Self {
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/customer-reach.rules.yml");
         let rules = folder.join("rules.yml");
         // A minute of recordings is enough for every query, but not at the shipped intervals.
@@ -27,7 +28,7 @@ impl Server {
         std::fs::write(&rules, often.collect::<String>()).unwrap();
         let config = format!(
             "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\nrule_files: [{rules:?}]\n\
-             scrape_configs:\n  - job_name: customer-reach\n    static_configs: [{{ targets: [{target:?}] }}]\n"
+             scrape_configs:\n  - job_name: customer-reach\n    static_configs: [{{ targets: {targets:?} }}]\n"
         );
         std::fs::write(folder.join("prometheus.yml"), config).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -116,7 +117,7 @@ fn recording_rules_give_the_net_figures_and_every_query_of_the_dashboard_has_dat
     // Series of teams and services must be scraped at 0 before they count, or their increase is not seen.
     let instance = Instance::start(&config, &["metrics.zero_hold=5s"]);
     until("the partitions are assigned", || instance.get("/readyz").filter(|(status, _)| *status == 200));
-    let server = Server::start(&program, folder.path(), &instance.address);
+    let server = Server::start(&program, folder.path(), &[&instance.address]);
     // Recorded, not only scraped: the increase of what the rules record is asked for, too.
     until("the start at 0 is recorded", || {
         server
@@ -136,4 +137,39 @@ fn recording_rules_give_the_net_figures_and_every_query_of_the_dashboard_has_dat
         until(&format!("the dashboard's query has data: {query}"), || (!server.query(&query).is_empty()).then_some(()));
     }
     assert!(instance.terminate());
+}
+
+/// Tried with sums over instances in the rules: they rose to twice as much, or were reset, when a partition changed hands.
+#[test]
+fn recorded_series_rise_without_a_reset_while_partitions_change_hands() {
+    let (Some(broker), Some(program)) = (Broker::shared(), given("CUSTOMER_REACH_TEST_PROMETHEUS")) else { return };
+    let topic = unique("prometheus-hands");
+    broker.create_topic(&topic, 4);
+    let mut fleet = Fleet::new(&broker.address, &topic, Journal::Kafka, 2);
+    fleet.start_all();
+    fleet.wait_for_partitions(&[2, 2]);
+    let folder = tempfile::tempdir().unwrap();
+    let targets = [0, 1].map(|number| fleet.instance(number).address.clone());
+    let server = Server::start(&program, folder.path(), &targets.each_ref().map(String::as_str));
+    let messages = invented(12, 2_000);
+    let recorded = |count: usize| {
+        let expected = Recount::of(&messages[..count]);
+        until(&format!("{count} events are recorded"), || {
+            let net = |class: &str| {
+                server.value(&format!("sum(class:customer_reach_effort_seconds:net{{class=\"{class}\"}})"))
+            };
+            (net("customer")? == expected.customer_effort && net("internal")? == expected.internal_effort).then_some(())
+        });
+    };
+    broker.produce(&topic, &messages[..1_000]);
+    recorded(1_000);
+    fleet.kill(0);
+    broker.produce(&topic, &messages[1_000..]);
+    fleet.wait_for_partitions(&[0, 4]);
+    recorded(2_000);
+    for name in ["effort_seconds:added", "effort_seconds:removed", "tickets:added", "tickets:removed"] {
+        let resets = format!("sum(resets(topic_partition_class:customer_reach_{name}[10m]))");
+        assert_eq!(server.value(&resets), Some(0.0), "{name}");
+    }
+    fleet.end();
 }
