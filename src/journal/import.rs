@@ -27,7 +27,8 @@ pub enum ImportError {
     None,
     /// Topics of the file that the configuration does not name.
     #[error(
-        "the file counts `{0}`, which is no `[[input]]` of the configuration; add it, or its counters would be lost"
+        "the file counts `{0}`, which is neither an `[[input]]` of the configuration nor the keyed copy of one in its group: its \
+         counters would be lost. Add the input, with `rekey = true` and the same `[kafka] group` if it was copied"
     )]
     Topic(String),
 }

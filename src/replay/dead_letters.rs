@@ -8,13 +8,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use rdkafka::consumer::ConsumerGroupMetadata;
 use serde::Serialize;
 
 use crate::config::{Config, Kafka};
 use crate::record::{Partition, Record};
-use crate::sink::{
-    Origin, Outgoing, Positions, Producer, TransactionError, foreign_headers, is_cut, outsider, signature,
-};
+use crate::sink::{Origin, Outgoing, Positions, Producer, TransactionError, foreign_headers, is_cut, standalone_group};
 use crate::source::kafka::{RangeReader, SourceError};
 
 /// Letters that are sent again in one transaction.
@@ -53,6 +52,7 @@ pub fn resend(config: &Config, topic: &str) -> Result<Resent, ResendError> {
     let kafka = Kafka { group: format!("{}-dead-letters", config.kafka.group), ..config.kafka.clone() };
     // Whoever else does the same is fenced from here on.
     let producer = Producer::of_transactions(&kafka, &kafka.group, TIMEOUT)?;
+    let group = standalone_group(&kafka)?;
     let reader = RangeReader::committed(&kafka)?;
     let positions: BTreeMap<Partition, i64> = reader.positions(topic)?.into_iter().collect();
     let mut resent = Resent::default();
@@ -65,7 +65,7 @@ pub fn resend(config: &Config, topic: &str) -> Result<Resent, ResendError> {
             true
         })?;
         for batch in letters.chunks(BATCH) {
-            send(&producer, &kafka, config, batch, &mut resent)?;
+            send(&producer, &group, config, batch, &mut resent)?;
         }
     }
     Ok(resent)
@@ -73,7 +73,7 @@ pub fn resend(config: &Config, topic: &str) -> Result<Resent, ResendError> {
 
 fn send(
     producer: &Producer,
-    kafka: &Kafka,
+    group: &ConsumerGroupMetadata,
     config: &Config,
     letters: &[Record],
     resent: &mut Resent,
@@ -81,9 +81,8 @@ fn send(
     let Some(last) = letters.last() else { return Ok(()) };
     let original = |letter| original(letter, config);
     let records: Vec<(Partition, Outgoing)> = letters.iter().filter_map(original).collect();
-    let group = signature(&outsider(kafka)?)?;
     let offsets = [(last.partition.clone(), last.offset + 1)];
-    producer.transact(&Positions { group: &group, offsets: &offsets, journal: MARK }, || {
+    producer.transact(&Positions { group, offsets: &offsets, journal: MARK }, || {
         records.iter().for_each(|(_, record)| producer.send(record));
         Ok::<_, ResendError>(())
     })?;

@@ -164,11 +164,11 @@ pub fn marked(positions: &[(Partition, i64)], journal: &str) -> Result<TopicPart
     Ok(list)
 }
 
-/// A consumer that never joins the group, to set its positions while it has no members.
+/// A consumer that never joins the group.
 ///
 /// # Errors
 /// When librdkafka does not take the settings.
-pub fn outsider(kafka: &Kafka) -> Result<BaseConsumer, TransactionError> {
+pub fn standalone_consumer(kafka: &Kafka) -> Result<BaseConsumer, TransactionError> {
     let mut config = ClientConfig::new();
     kafka.properties(&[]).for_each(|(property, value)| _ = config.set(property, value));
     config
@@ -179,12 +179,13 @@ pub fn outsider(kafka: &Kafka) -> Result<BaseConsumer, TransactionError> {
         .map_err(|error: KafkaError| TransactionError::Settings(error.to_string()))
 }
 
-/// How an outsider signs the positions that go with a transaction.
+/// The group as one who is no member of it names it, to set positions in a transaction.
 ///
 /// # Errors
-/// When librdkafka gives nothing.
-pub fn signature(consumer: &BaseConsumer) -> Result<ConsumerGroupMetadata, TransactionError> {
-    consumer.group_metadata().ok_or_else(|| TransactionError::aborted("the consumer has no group"))
+/// When librdkafka does not take the settings.
+pub fn standalone_group(kafka: &Kafka) -> Result<ConsumerGroupMetadata, TransactionError> {
+    let metadata = standalone_consumer(kafka)?.group_metadata();
+    metadata.ok_or_else(|| TransactionError::Settings("a consumer without a group".to_owned()))
 }
 
 /// Makes a request again for as long as librdkafka says that this may help, but not for ever.

@@ -246,7 +246,7 @@ fn a_topic_that_was_made_anew_is_not_taken_for_read() {
     let (success, log) = Instance::start(&config, &[]).ended();
     assert!(!success);
     assert!(log.contains("ends at offset 10, but the journal has read up to 50"), "{log}");
-    assert!(log.contains("start with a new journal folder"), "{log}");
+    assert!(log.contains("start with another `[kafka] group` and `[journal] path`"), "{log}");
 }
 
 /// Tried with claims at offset 0: the second start read the partition from its beginning that had got nothing.

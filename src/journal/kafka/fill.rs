@@ -11,7 +11,9 @@ use crate::journal::codec::CodecError;
 use crate::journal::entry;
 use crate::ledger::Ledger;
 use crate::record::Partition;
-use crate::sink::{Positions, Producer, REQUEST_TIMEOUT, TransactionError, marked, outsider, signature};
+use crate::sink::{
+    Positions, Producer, REQUEST_TIMEOUT, TransactionError, marked, standalone_consumer, standalone_group,
+};
 use crate::source::kafka::RangeReader;
 
 /// How long the whole may take: the most that brokers allow by default.
@@ -22,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_mins(15);
 /// # Errors
 /// When one does, or the brokers do not say.
 pub fn check_idle(kafka: &Kafka) -> Result<(), KafkaJournalError> {
-    let consumer = outsider(kafka)?;
+    let consumer = standalone_consumer(kafka)?;
     let groups = consumer.fetch_group_list(Some(&kafka.group), REQUEST_TIMEOUT).map_err(TransactionError::aborted)?;
     let members = groups.groups().iter().map(|group| group.members().len()).sum();
     match members {
@@ -40,7 +42,7 @@ pub fn set_positions(kafka: &Kafka, positions: &[(Partition, i64)], journal: &st
         return Ok(());
     }
     let list = marked(positions, journal).map_err(TransactionError::aborted)?;
-    Ok(outsider(kafka)?.commit(&list, CommitMode::Sync).map_err(TransactionError::aborted)?)
+    Ok(standalone_consumer(kafka)?.commit(&list, CommitMode::Sync).map_err(TransactionError::aborted)?)
 }
 
 /// Writes the ledgers of partitions into their journals, which must be empty, and sets the group's positions, all in one
@@ -63,7 +65,7 @@ pub fn fill(
         }
     }
     let producer = Producer::of_transactions(kafka, &format!("{}-import", kafka.group), TIMEOUT)?;
-    let group = signature(&outsider(kafka)?)?;
+    let group = standalone_group(kafka)?;
     let positions = Positions { group: &group, offsets: positions, journal: CLAIM };
     producer.transact(&positions, || write(&producer, &topics, ledgers))
 }

@@ -24,7 +24,7 @@ use super::entry::{Damage, Written};
 use crate::config::{Config, Kafka};
 use crate::ledger::Ledger;
 use crate::record::Partition;
-use crate::sink::{Positions, Producer, TransactionError, outsider, signature};
+use crate::sink::{Positions, Producer, TransactionError, standalone_group};
 use crate::source::kafka::{Membership, SourceError};
 
 /// How long brokers wait for the end of a transaction before they abort it. A batch takes far less; whoever takes over
@@ -201,9 +201,9 @@ impl KafkaJournal {
         self.written.insert(partition.clone(), Written::all(ledger));
     }
 
-    /// Connects, and ends everything that was left open under this instance's name, among the group's positions and in the
-    /// partitions that others have now as well: brokers that are killed can lose the end of a transaction, nobody can read
-    /// on behind it, and they take the end of a later one for it. Nothing of either counts.
+    /// Connects, and aborts what this instance may have left open, in the journals of all partitions and among the group's
+    /// positions. A broker that is killed can lose the end of a transaction; whoever reads committed records stops there,
+    /// also in partitions that others own by now, until a later transaction of the same id ends.
     ///
     /// # Errors
     /// When the brokers do not answer in time; it can be tried again.
@@ -221,8 +221,8 @@ impl KafkaJournal {
             self.sizes.insert(topic.clone(), journal.len());
             partitions.extend(journal);
         }
-        let group = signature(&outsider(&self.kafka)?)?;
-        // One that nobody asks for, should the end of this be lost as well.
+        let group = standalone_group(&self.kafka)?;
+        // A position that nobody reads, should the end of this be lost as well.
         let position: Vec<_> = partitions.first().map(|journal| (journal.clone(), 0)).into_iter().collect();
         producer.abort_with(&partitions, &Positions { group: &group, offsets: &position, journal: CLAIM })?;
         self.producer = Some(producer);

@@ -96,8 +96,8 @@ fn is_cooperative(consumer: &BaseConsumer<Context>) -> bool {
 }
 
 impl Context {
-    /// The offset behind the last record. Where everything is fetched, it is behind the last that came, or the position where
-    /// none came: what stands after that are marks of transactions.
+    /// The offset behind the last record. Once everything is fetched, that is the one behind the last record that came, or
+    /// the position if none came: only the marks of transactions stand after it.
     fn end(&self, partition: &Partition, position: i64, statistics: &PartitionStatistics) -> i64 {
         let PartitionStatistics { ls_offset, next_offset, fetchq_cnt } = *statistics;
         if next_offset < ls_offset || fetchq_cnt > 0 {

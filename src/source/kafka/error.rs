@@ -39,7 +39,8 @@ pub enum SourceError {
     #[error(
         "{partition} ends at offset {end}, but the journal has read up to {position}: the topic was deleted and made anew, \
          has lost records, or these are other brokers than before; everything up to there would be taken for read. Check \
-         `[kafka] brokers`; if the topic is new on purpose, give it another name, or start with a new journal folder and group"
+         `[kafka] brokers`; if the topic is new on purpose, give it another name, or start with another `[kafka] group` and \
+         `[journal] path`"
     )]
     AheadOfTopic {
         /// The partition.
@@ -53,8 +54,8 @@ pub enum SourceError {
     #[error(
         "the record before offset {position} of {partition} is of {found}, but nothing newer than {newest} was counted up to \
          there: the topic was deleted and made anew, or these are other brokers than before; everything up to there would be \
-         taken for read. Check `[kafka] brokers`; if the topic is new on purpose, give it another name, or start with a new \
-         journal folder and group"
+         taken for read. Check `[kafka] brokers`; if the topic is new on purpose, give it another name, or start with another \
+         `[kafka] group` and `[journal] path`"
     )]
     OtherRecords {
         /// The partition.

@@ -150,9 +150,9 @@ impl Reader {
         Ok(self.records.send(Fetched { record, epoch }).is_ok())
     }
 
-    /// After a record that was before the position: brokers that do not hold the position any more begin with an earlier
-    /// one; and librdkafka gives a record twice that is taken in the moment in which a rebalance pauses its partition, since
-    /// the pause goes by the record before it.
+    /// Goes back to the position after a record that stands before it. Either the topic no longer reaches up to the position,
+    /// and the consumer was set back; or librdkafka has given a record twice, as it does with one that is taken in the moment
+    /// in which a rebalance pauses its partition.
     fn go_back_to(&self, partition: &Partition, position: i64) -> Result<(), SourceError> {
         let Some(ends) = self.watermarks(partition) else { return Ok(()) };
         self.shared.check_position(partition, position, ends)?;
@@ -231,8 +231,8 @@ impl Reader {
             Start::Known { journal: Some(id), .. } => id.as_str(),
             Start::Told { claim, .. } => *claim,
         };
-        // Of transactions that have not ended as well: brokers that are killed can lose the end of one, and would be asked in
-        // vain for what is stable until whoever began it has joined.
+        // Not the stable ones: a broker that is killed can lose the end of a transaction, and until whoever began it has joined
+        // again there are none.
         let reader = RangeReader::uncommitted(&self.options.kafka)?;
         let committed = loop {
             match reader.group_positions(all) {

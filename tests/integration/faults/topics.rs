@@ -41,7 +41,7 @@ fn made_anew_and_grown(journal: Journal) {
     fleet.start(0);
     let log = fleet.ended(0);
     let reason = format!("the record before offset 50 of {topic}[0] is of ");
-    assert!(log.contains(&reason) && log.contains("start with a new journal folder and group"), "{log}");
+    assert!(log.contains(&reason) && log.contains("start with another `[kafka] group` and `[journal] path`"), "{log}");
 }
 
 #[test]
@@ -75,5 +75,5 @@ fn make_anew(broker: &Broker, topic: &str, records: usize) {
 
 fn assert_refused(log: &str, topic: &str) {
     let reason = format!("{topic}[0] ends at offset 10, but the journal has read up to 50");
-    assert!(log.contains(&reason) && log.contains("start with a new journal folder and group"), "{log}");
+    assert!(log.contains(&reason) && log.contains("start with another `[kafka] group` and `[journal] path`"), "{log}");
 }
