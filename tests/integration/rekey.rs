@@ -160,3 +160,34 @@ fn an_input_is_rekeyed_later_only_with_what_was_counted_before() {
         said.contains("holds records already").then_some(())
     });
 }
+
+#[test]
+fn tickets_that_share_a_record_each_count_in_the_partition_of_their_own() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = unique("rekey-shared");
+    broker.create_topic(&topic, 3);
+    let folder = tempfile::tempdir().unwrap();
+    let config = write_config(folder.path(), &broker.address, &topic, &topic);
+    let text = std::fs::read_to_string(&config).unwrap().replace("[journal]\n", "[journal]\nkind = \"kafka\"\n");
+    std::fs::write(&config, text.replace("[[input]]\n", "[[input]]\nrekey = true\n")).unwrap();
+    let instance = Instance::start(&config, &KAFKA);
+    let tickets = |version: usize| -> Vec<_> {
+        let ticket =
+            |id| serde_json::json!({"id": format!("S{id}"), "version": version, "effort_seconds": 60 * version});
+        (0..12).map(ticket).collect()
+    };
+    let record = |version| serde_json::json!({"records": tickets(version)}).to_string();
+    let messages = [1, 2].map(|version| Message { key: format!("any-{version}"), value: Some(record(version)) });
+    broker.produce(&topic, &messages);
+    let partitions = ["0", "1", "2"].map(|number| format!("partition=\"{number}\""));
+    let shown = until("both are counted in every partition", || {
+        let shown = instance.ledger_metrics();
+        let records = |label: &String| sum(&shown, "customer_reach_records_total", &[label]);
+        partitions.iter().all(|label| records(label) == 2.0).then_some(shown)
+    });
+    assert_eq!(sum(&shown, "customer_reach_tickets_total", &[]), 12.0);
+    assert_eq!(sum(&shown, "customer_reach_effort_seconds_total", &[]), 12.0 * 120.0);
+    let (code, report, log) = audit(&config, &[]);
+    assert_eq!(code, Some(0), "{report}{log}");
+    assert!(instance.terminate());
+}
