@@ -50,6 +50,11 @@ impl ProducerContext for Reports {
                     format_args!("{topic}: a record of {length} bytes is more than the topic's max.message.bytes");
                 self.note(cause, Some(length));
             }
+            Some(RDKafkaErrorCode::MessageTimedOut) => {
+                let way_out = "if that stays so, set a longer `\"transaction.timeout.ms\"` under `[kafka.librdkafka]`, or fewer \
+                               `[batch] records`";
+                self.note(format_args!("{topic}: no acknowledgement in time; {way_out}"), None);
+            }
             _ => self.note(format_args!("{topic}: {error}"), None),
         }
     }

@@ -13,7 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::producer::{DeliveryError, Producer};
 use crate::config::Kafka;
 use crate::record::Partition;
-use crate::source::kafka::claim;
+use crate::source::kafka::{claim, partitions_of};
 
 /// How long one request of a transaction may take before it is looked at again.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -116,10 +116,7 @@ impl Producer {
     /// # Errors
     /// When the brokers do not say.
     pub fn partitions_of(&self, topic: &Arc<str>) -> Result<Vec<Partition>, TransactionError> {
-        let metadata = self.client().client().fetch_metadata(Some(topic), REQUEST_TIMEOUT);
-        let metadata = metadata.map_err(TransactionError::aborted)?;
-        let found = metadata.topics().iter().flat_map(|topic| topic.partitions());
-        Ok(found.map(|partition| Partition { topic: topic.clone(), number: partition.id() }).collect())
+        partitions_of(self.client().client(), topic).map_err(TransactionError::aborted)
     }
 
     fn send_positions(&self, positions: &Positions<'_>) -> Result<(), TransactionError> {

@@ -11,6 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::config::{Input, Kafka};
 use crate::record::Partition;
+use crate::source::kafka::partitions_of;
 
 /// How long the brokers may take for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -270,9 +271,8 @@ impl TopicKeeper {
     fn is_empty(&self, topic: &str) -> Result<bool, TopicError> {
         let unknown = |error: KafkaError| self.unknown(topic, error);
         let client = self.admin.inner();
-        let metadata = client.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(unknown)?;
-        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
-            let (start, end) = client.fetch_watermarks(topic, partition.id(), REQUEST_TIMEOUT).map_err(unknown)?;
+        for Partition { number, .. } in partitions_of(client, &topic.into()).map_err(unknown)? {
+            let (start, end) = client.fetch_watermarks(topic, number, REQUEST_TIMEOUT).map_err(unknown)?;
             if start < end {
                 return Ok(false);
             }
@@ -295,9 +295,10 @@ impl TopicKeeper {
 
     fn find(&self, topic: &str) -> Result<Option<Found>, TopicError> {
         let unknown = |error: KafkaError| self.unknown(topic, error);
-        let metadata = self.admin.inner().fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(unknown)?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic && !found.partitions().is_empty());
-        let Some(partitions) = found.map(|found| found.partitions().len()) else { return Ok(None) };
+        let partitions = partitions_of(self.admin.inner(), &topic.into()).map_err(unknown)?.len();
+        if partitions == 0 {
+            return Ok(None);
+        }
         let (asked, options) = ([ResourceSpecifier::Topic(topic)], options());
         let answer = self.runtime.block_on(self.admin.describe_configs(&asked, &options)).map_err(unknown)?;
         let mut settings = BTreeMap::new();

@@ -21,8 +21,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use hashbrown::HashMap;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaResult;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -287,6 +289,16 @@ fn client_config(options: &SourceOptions) -> ClientConfig {
         config.set(property, value.reveal());
     }
     config
+}
+
+/// The partitions of a topic; none where it does not exist.
+///
+/// # Errors
+/// When the brokers do not say.
+pub fn partitions_of<C: ClientContext>(client: &Client<C>, topic: &Arc<str>) -> KafkaResult<Vec<Partition>> {
+    let metadata = client.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
+    let found = metadata.topics().iter().filter(|found| found.name() == &**topic).flat_map(|found| found.partitions());
+    Ok(found.map(|partition| Partition { topic: topic.clone(), number: partition.id() }).collect())
 }
 
 fn partitions(list: &TopicPartitionList) -> Vec<Partition> {

@@ -11,7 +11,7 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use super::{Counted, IDLE, REQUEST_TIMEOUT, SourceError, list_of, own};
+use super::{Counted, IDLE, REQUEST_TIMEOUT, SourceError, list_of, own, partitions_of};
 use crate::config::Kafka;
 use crate::record::{Partition, Record};
 
@@ -115,10 +115,7 @@ impl RangeReader {
     pub fn partitions(&self, topic: &str) -> Result<Vec<Partition>, SourceError> {
         let name: Arc<str> = topic.into();
         let trouble = |cause| self.unreadable(&Partition { topic: name.clone(), number: 0 }, cause);
-        let metadata =
-            self.consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(|e| trouble(e.to_string()))?;
-        let found = metadata.topics().iter().flat_map(|topic| topic.partitions());
-        let mut all: Vec<_> = found.map(|p| Partition { topic: name.clone(), number: p.id() }).collect();
+        let mut all = partitions_of(self.consumer.client(), &name).map_err(|error| trouble(error.to_string()))?;
         all.sort();
         if all.is_empty() { Err(trouble("it does not exist".to_owned())) } else { Ok(all) }
     }

@@ -17,15 +17,13 @@ use super::group::{Growth, Owners, SoleMember};
 use super::state::Shared;
 use super::{
     Command, Epoch, Fetched, IDLE, REQUEST_TIMEOUT, RangeReader, Rebalance, SourceError, SourceOptions, Start, Unready,
-    claim_position, list_of, own,
+    claim_position, list_of, own, partitions_of,
 };
 use crate::record::Partition;
 
 /// A process that was fenced this often within that time is not alone.
 const FENCED_AT_MOST: usize = 5;
 const FENCED_WITHIN: Duration = Duration::from_secs(120);
-/// How long to wait before brokers are asked again that did not answer, or did not know yet.
-const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// How long nothing at all may be polled while the pipeline is behind; so long may a rebalance wait.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -193,18 +191,15 @@ impl Reader {
     }
 
     pub(super) fn partitions_of(&self, topics: &[String]) -> Result<Vec<Partition>, String> {
+        let brokers = &self.options.kafka.brokers;
         let mut all = Vec::new();
         for topic in topics {
-            let brokers = &self.options.kafka.brokers;
-            let metadata = self
-                .consumer
-                .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
-                .map_err(|e| format!("the brokers at {brokers} cannot be asked: {e}"))?;
-            let found = metadata.topics().iter().find(|t| t.name() == topic && !t.partitions().is_empty());
-            let found =
-                found.ok_or_else(|| format!("the topic `{topic}` does not exist at {brokers}; it is waited for"))?;
-            let name: Arc<str> = topic.as_str().into();
-            all.extend(found.partitions().iter().map(|p| Partition { topic: name.clone(), number: p.id() }));
+            let found = partitions_of(self.consumer.client(), &topic.as_str().into());
+            let found = found.map_err(|error| format!("the brokers at {brokers} cannot be asked: {error}"))?;
+            if found.is_empty() {
+                return Err(format!("the topic `{topic}` does not exist at {brokers}; it is waited for"));
+            }
+            all.extend(found);
         }
         Ok(all)
     }
@@ -234,14 +229,8 @@ impl Reader {
         // Not the stable ones: a broker that is killed can lose the end of a transaction, and until whoever began it has joined
         // again there are none.
         let reader = RangeReader::uncommitted(&self.options.kafka)?;
-        let committed = loop {
-            match reader.group_positions(all) {
-                Ok(committed) => break committed,
-                Err(_) if self.shared.stopped() => return Ok(()),
-                Err(error) => self.shared.note_error(format_args!("the group's positions cannot be read: {error}")),
-            }
-            std::thread::park_timeout(ASK_AGAIN);
-        };
+        let asked = || reader.group_positions(all).map_err(|e| format!("the group's positions cannot be read: {e}"));
+        let Some(committed) = self.shared.until_answered(asked) else { return Ok(()) };
         for element in committed.elements() {
             let claimed = element.metadata().strip_prefix(super::CLAIM);
             if let Some(other) = claimed
@@ -276,28 +265,21 @@ impl Reader {
         for (partition, counted) in all.iter().filter_map(|partition| Some((partition, *counted.get(partition)?))) {
             let Some(ends) = self.watermarks(partition) else { return Ok(()) };
             self.shared.check_position(partition, counted.position, ends)?;
-            while let Err(error) = range.check_counted(partition, counted, ends) {
-                match error {
-                    SourceError::Unreadable { .. } if self.shared.stopped() => return Ok(()),
-                    SourceError::Unreadable { .. } => self.shared.note_error(error),
-                    error => return Err(error),
-                }
-                std::thread::park_timeout(ASK_AGAIN);
-            }
+            let checked = self.shared.until_answered(|| match range.check_counted(partition, counted, ends) {
+                Err(error @ SourceError::Unreadable { .. }) => Err(error),
+                checked => Ok(checked),
+            });
+            checked.unwrap_or(Ok(()))?;
         }
         Ok(())
     }
 
     /// The first offset and the one behind the last; `None` when stopped before the brokers answer.
     fn watermarks(&self, partition: &Partition) -> Option<(i64, i64)> {
-        loop {
-            match self.consumer.fetch_watermarks(&partition.topic, partition.number, REQUEST_TIMEOUT) {
-                Ok(watermarks) => return Some(watermarks),
-                Err(_) if self.shared.stopped() => return None,
-                Err(error) => self.shared.note_error(format_args!("the ends of {partition} cannot be read: {error}")),
-            }
-            std::thread::park_timeout(ASK_AGAIN);
-        }
+        self.shared.until_answered(|| {
+            let ends = self.consumer.fetch_watermarks(&partition.topic, partition.number, REQUEST_TIMEOUT);
+            ends.map_err(|error| format!("the ends of {partition} cannot be read: {error}"))
+        })
     }
 
     fn take_error(&self, error: &KafkaError) -> Result<(), SourceError> {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
@@ -17,6 +17,9 @@ use crate::record::{Partition, Record};
 const BUFFER_BYTES: usize = 64 * 1024 * 1024;
 /// Beyond this many unprocessed records likewise, so that small records do not make a long queue.
 const BUFFER_RECORDS: usize = 50_000;
+
+/// How long to wait before brokers are asked again that did not answer, or did not know yet.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// What is known of the source at the moment.
 #[derive(Clone, Debug, Default)]
@@ -113,6 +116,18 @@ impl Shared {
         let text = error.to_string();
         tracing::warn!(error = text, "Kafka");
         self.state().last_error = Some(text);
+    }
+
+    /// Asks again until there is an answer; `None` when the source is to end before.
+    pub(super) fn until_answered<T, E: fmt::Display>(&self, mut ask: impl FnMut() -> Result<T, E>) -> Option<T> {
+        loop {
+            match ask() {
+                Ok(answer) => return Some(answer),
+                Err(_) if self.stopped() => return None,
+                Err(error) => self.note_error(error),
+            }
+            std::thread::park_timeout(ASK_AGAIN);
+        }
     }
 
     pub(super) fn next_epoch(&self) -> Epoch {
