@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::config::{Config, Kafka};
 use crate::record::{Partition, Record};
-use crate::sink::{Origin, Outgoing, Positions, Producer, TransactionError, foreign_headers, is_cut, standalone_group};
+use crate::sink::{Origin, Outgoing, Positions, Producer, Standalone, TransactionError, foreign_headers, is_cut};
 use crate::source::kafka::{RangeReader, SourceError};
 
 /// Letters that are sent again in one transaction.
@@ -52,7 +52,7 @@ pub fn resend(config: &Config, topic: &str) -> Result<Resent, ResendError> {
     let kafka = Kafka { group: format!("{}-dead-letters", config.kafka.group), ..config.kafka.clone() };
     // Whoever else does the same is fenced from here on.
     let producer = Producer::of_transactions(&kafka, &kafka.group, TIMEOUT)?;
-    let group = standalone_group(&kafka)?;
+    let group = Standalone::new(&kafka)?.group()?;
     let reader = RangeReader::committed(&kafka)?;
     let positions: BTreeMap<Partition, i64> = reader.positions(topic)?.into_iter().collect();
     let mut resent = Resent::default();

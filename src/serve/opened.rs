@@ -61,7 +61,7 @@ pub(super) fn open(
             let start = Start::Told { instance: instance.id.clone(), claim: kafka::CLAIM, stored: stored.collect() };
             let topics = JournalTopics::new(&config.kafka);
             let added = config.input.iter().filter(|i| i.rekey).map(|i| topics.keyed(&i.topic).to_string()).collect();
-            let journal = KafkaJournal::new(config, instance, membership.clone());
+            let journal = KafkaJournal::new(config, instance, membership.clone())?;
             let (journal, ledgers) = (Journal::Kafka(Box::new(journal)), Ledgers::Each(BTreeMap::new()));
             Opened { journal, ledgers, start, prepare: Some(prepare(config, inputs)), added }
         }

@@ -10,4 +10,4 @@ pub use dead_letter::{
 };
 pub use producer::{DeliveryError, Outgoing, Producer};
 pub use tagged::TaggedLine;
-pub use transaction::{Positions, REQUEST_TIMEOUT, TransactionError, marked, standalone_consumer, standalone_group};
+pub use transaction::{Positions, REQUEST_TIMEOUT, Standalone, TransactionError, marked};

@@ -111,14 +111,6 @@ impl Producer {
         sent
     }
 
-    /// A topic's partitions.
-    ///
-    /// # Errors
-    /// When the brokers do not say.
-    pub fn partitions_of(&self, topic: &Arc<str>) -> Result<Vec<Partition>, TransactionError> {
-        partitions_of(self.client().client(), topic).map_err(TransactionError::aborted)
-    }
-
     fn send_positions(&self, positions: &Positions<'_>) -> Result<(), TransactionError> {
         let offsets = marked(positions.offsets, positions.journal).map_err(TransactionError::aborted)?;
         if offsets.count() == 0 {
@@ -161,28 +153,51 @@ pub fn marked(positions: &[(Partition, i64)], journal: &str) -> Result<TopicPart
     Ok(list)
 }
 
-/// A consumer that never joins the group.
-///
-/// # Errors
-/// When librdkafka does not take the settings.
-pub fn standalone_consumer(kafka: &Kafka) -> Result<BaseConsumer, TransactionError> {
-    let mut config = ClientConfig::new();
-    kafka.properties(&[]).for_each(|(property, value)| _ = config.set(property, value));
-    config
-        .set("bootstrap.servers", &kafka.brokers)
-        .set("group.id", &kafka.group)
-        .set("enable.auto.commit", "false")
-        .create()
-        .map_err(|error: KafkaError| TransactionError::Settings(error.to_string()))
+/// A consumer that never joins its group. It asks for topics without having brokers make them, as a producer does that asks.
+pub struct Standalone(BaseConsumer);
+
+impl Standalone {
+    /// A consumer of `[kafka] group`.
+    ///
+    /// # Errors
+    /// When librdkafka does not take the settings.
+    pub fn new(kafka: &Kafka) -> Result<Self, TransactionError> {
+        let mut config = ClientConfig::new();
+        kafka.properties(&[]).for_each(|(property, value)| _ = config.set(property, value));
+        let consumer = config
+            .set("bootstrap.servers", &kafka.brokers)
+            .set("group.id", &kafka.group)
+            .set("enable.auto.commit", "false")
+            .create();
+        consumer.map(Self).map_err(|error: KafkaError| TransactionError::Settings(error.to_string()))
+    }
+
+    /// librdkafka's consumer.
+    pub fn consumer(&self) -> &BaseConsumer {
+        &self.0
+    }
+
+    /// The group as one names it who is no member of it, to set positions in a transaction.
+    ///
+    /// # Errors
+    /// When librdkafka gives nothing.
+    pub fn group(&self) -> Result<ConsumerGroupMetadata, TransactionError> {
+        self.0.group_metadata().ok_or_else(|| TransactionError::aborted("a consumer without a group"))
+    }
+
+    /// A topic's partitions; none where it does not exist.
+    ///
+    /// # Errors
+    /// When the brokers do not say.
+    pub fn partitions_of(&self, topic: &Arc<str>) -> Result<Vec<Partition>, KafkaError> {
+        partitions_of(self.0.client(), topic)
+    }
 }
 
-/// The group as one who is no member of it names it, to set positions in a transaction.
-///
-/// # Errors
-/// When librdkafka does not take the settings.
-pub fn standalone_group(kafka: &Kafka) -> Result<ConsumerGroupMetadata, TransactionError> {
-    let metadata = standalone_consumer(kafka)?.group_metadata();
-    metadata.ok_or_else(|| TransactionError::Settings("a consumer without a group".to_owned()))
+impl std::fmt::Debug for Standalone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Standalone").finish_non_exhaustive()
+    }
 }
 
 /// Makes a request again for as long as librdkafka says that this may help, but not for ever.

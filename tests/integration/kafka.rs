@@ -314,3 +314,27 @@ fn two_instances_share_inputs_with_different_numbers_of_partitions() {
     assert_eq!(code, Some(0), "{report}{log}");
     instances.into_iter().for_each(|instance| assert!(instance.terminate()));
 }
+
+/// By default brokers make a topic that a producer asks about, with their own settings: not those that a journal needs.
+#[test]
+fn brokers_that_make_topics_by_themselves_are_left_no_occasion() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(broker) = Broker::with(folder.path(), &["auto.create.topics.enable=true"]) else { return };
+    let topic = "made";
+    broker.create_topic(topic, 3);
+    let messages = invented(11, 300);
+    for more in ["", "rekey = true\n"] {
+        let group = format!("group{}", more.len());
+        let config = write_config(folder.path(), &broker.address, topic, &group);
+        let text = std::fs::read_to_string(&config).unwrap().replace("[[input]]\n", &format!("[[input]]\n{more}"));
+        std::fs::write(&config, text.replace("[journal]\n", "[journal]\nkind = \"kafka\"\n")).unwrap();
+        let instance = Instance::start(&config, &["kafka.librdkafka.session.timeout.ms=6000"]);
+        broker.produce(topic, &messages);
+        let records = || sum(&instance.ledger_metrics(), "customer_reach_records_total", &[]);
+        until("all of it is counted", || (records() >= 300.0).then_some(()));
+        assert!(instance.terminate());
+    }
+    let made = broker.topics();
+    let expected = ["group0-made-journal", "group13-group13-made-keyed-journal", "group13-made-keyed", "made"];
+    assert_eq!(made, expected.map(|topic| (topic.to_owned(), 3)));
+}

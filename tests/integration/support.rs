@@ -190,6 +190,15 @@ impl Broker {
         });
     }
 
+    /// The topics that are not Kafka's own, with how many partitions they have.
+    pub fn topics(&self) -> Vec<(String, usize)> {
+        let metadata = self.admin().0.inner().fetch_metadata(None, LIMIT).unwrap();
+        let own = metadata.topics().iter().filter(|topic| !topic.name().starts_with("__"));
+        let mut all: Vec<_> = own.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect();
+        all.sort();
+        all
+    }
+
     /// Deletes a topic and waits until it is gone.
     pub fn delete_topic(&self, topic: &str) {
         let (admin, runtime) = self.admin();

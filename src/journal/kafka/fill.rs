@@ -11,9 +11,7 @@ use crate::journal::codec::CodecError;
 use crate::journal::entry;
 use crate::ledger::Ledger;
 use crate::record::Partition;
-use crate::sink::{
-    Positions, Producer, REQUEST_TIMEOUT, TransactionError, marked, standalone_consumer, standalone_group,
-};
+use crate::sink::{Positions, Producer, REQUEST_TIMEOUT, Standalone, TransactionError, marked};
 use crate::source::kafka::RangeReader;
 
 /// How long the whole may take: the most that brokers allow by default.
@@ -24,8 +22,8 @@ const TIMEOUT: Duration = Duration::from_mins(15);
 /// # Errors
 /// When one does, or the brokers do not say.
 pub fn check_idle(kafka: &Kafka) -> Result<(), KafkaJournalError> {
-    let consumer = standalone_consumer(kafka)?;
-    let groups = consumer.fetch_group_list(Some(&kafka.group), REQUEST_TIMEOUT).map_err(TransactionError::aborted)?;
+    let groups = Standalone::new(kafka)?.consumer().fetch_group_list(Some(&kafka.group), REQUEST_TIMEOUT);
+    let groups = groups.map_err(TransactionError::aborted)?;
     let members = groups.groups().iter().map(|group| group.members().len()).sum();
     match members {
         0 => Ok(()),
@@ -42,7 +40,7 @@ pub fn set_positions(kafka: &Kafka, positions: &[(Partition, i64)], journal: &st
         return Ok(());
     }
     let list = marked(positions, journal).map_err(TransactionError::aborted)?;
-    Ok(standalone_consumer(kafka)?.commit(&list, CommitMode::Sync).map_err(TransactionError::aborted)?)
+    Ok(Standalone::new(kafka)?.consumer().commit(&list, CommitMode::Sync).map_err(TransactionError::aborted)?)
 }
 
 /// Writes the ledgers of partitions into their journals, which must be empty, and sets the group's positions, all in one
@@ -65,7 +63,7 @@ pub fn fill(
         }
     }
     let producer = Producer::of_transactions(kafka, &format!("{}-import", kafka.group), TIMEOUT)?;
-    let group = standalone_group(kafka)?;
+    let group = Standalone::new(kafka)?.group()?;
     let positions = Positions { group: &group, offsets: positions, journal: CLAIM };
     producer.transact(&positions, || write(&producer, &topics, ledgers))
 }

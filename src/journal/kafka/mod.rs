@@ -24,7 +24,7 @@ use super::entry::{Damage, Written};
 use crate::config::{Config, Kafka};
 use crate::ledger::Ledger;
 use crate::record::Partition;
-use crate::sink::{Positions, Producer, TransactionError, standalone_group};
+use crate::sink::{Positions, Producer, Standalone, TransactionError};
 use crate::source::kafka::{Membership, SourceError};
 
 /// How long brokers wait for the end of a transaction before they abort it. A batch takes far less; whoever takes over
@@ -177,6 +177,8 @@ pub struct KafkaJournal {
     kafka: Kafka,
     instance: Instance,
     topics: JournalTopics,
+    /// Asks for topics.
+    standalone: Standalone,
     /// The topics whose records go into ledgers.
     journalled: Vec<Arc<str>>,
     membership: Membership,
@@ -189,11 +191,14 @@ pub struct KafkaJournal {
 
 impl KafkaJournal {
     /// A journal in topics that are there; `membership` is kept up to date by whoever lets partitions go.
-    pub fn new(config: &Config, instance: Instance, membership: Membership) -> Self {
+    ///
+    /// # Errors
+    /// When librdkafka does not take the settings.
+    pub fn new(config: &Config, instance: Instance, membership: Membership) -> Result<Self, KafkaJournalError> {
         let (kafka, topics) = (config.kafka.clone(), JournalTopics::new(&config.kafka));
         let journalled = config.input.iter().map(|input| topics.journalled(input)).collect();
-        let (written, sizes) = (HashMap::new(), HashMap::new());
-        Self { kafka, instance, topics, journalled, membership, producer: None, written, sizes }
+        let (standalone, written, sizes) = (Standalone::new(&kafka)?, HashMap::new(), HashMap::new());
+        Ok(Self { kafka, instance, topics, standalone, journalled, membership, producer: None, written, sizes })
     }
 
     /// Takes notice of what is written of a partition.
@@ -217,11 +222,11 @@ impl KafkaJournal {
         };
         let mut partitions = Vec::new();
         for topic in &self.journalled {
-            let journal = producer.partitions_of(&self.topics.of(topic))?;
+            let journal = self.partitions_of(&self.topics.of(topic))?;
             self.sizes.insert(topic.clone(), journal.len());
             partitions.extend(journal);
         }
-        let group = standalone_group(&self.kafka)?;
+        let group = self.standalone.group()?;
         // A position that nobody reads, should the end of this be lost as well.
         let position: Vec<_> = partitions.first().map(|journal| (journal.clone(), 0)).into_iter().collect();
         producer.abort_with(&partitions, &Positions { group: &group, offsets: &position, journal: CLAIM })?;
@@ -243,7 +248,7 @@ impl KafkaJournal {
         }
         self.connect()?;
         let Some(producer) = &self.producer else { return Ok(()) };
-        self.check_sizes(producer, commit.positions)?;
+        self.check_sizes(commit.positions)?;
         let group = self.membership.get().ok_or(KafkaJournalError::NoMember)?;
         let positions = Positions { group: &group, offsets: commit.positions, journal: CLAIM };
         match producer.transact(&positions, || self.send(producer, commit)) {
@@ -264,16 +269,20 @@ impl KafkaJournal {
 
     /// Makes sure that the inputs have no more partitions than their journals. Asked after the records have come and before
     /// they count: none of them can be one that was produced since, and by another partition than its ticket's before.
-    fn check_sizes(&self, producer: &Producer, positions: &[(Partition, i64)]) -> Result<(), KafkaJournalError> {
+    fn check_sizes(&self, positions: &[(Partition, i64)]) -> Result<(), KafkaJournalError> {
         let moved: BTreeSet<&Arc<str>> = positions.iter().map(|(partition, _)| &partition.topic).collect();
         for (topic, found) in moved.into_iter().filter_map(|topic| Some((topic, *self.sizes.get(topic)?))) {
-            let partitions = producer.partitions_of(topic)?.len();
+            let partitions = self.partitions_of(topic)?.len();
             if partitions > found {
                 let (topic, input) = (self.topics.of(topic).to_string(), topic.to_string());
                 return Err(TopicError::Grown { topic, input, partitions, found }.into());
             }
         }
         Ok(())
+    }
+
+    fn partitions_of(&self, topic: &Arc<str>) -> Result<Vec<Partition>, KafkaJournalError> {
+        Ok(self.standalone.partitions_of(topic).map_err(TransactionError::aborted)?)
     }
 
     fn note_written(&mut self, ledger: &Ledger) {

@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigEntry, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use crate::config::{Input, Kafka};
 use crate::record::Partition;
-use crate::source::kafka::partitions_of;
+use crate::sink::Standalone;
 
 /// How long the brokers may take for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often to look whether a topic can be read.
+const LOOK: Duration = Duration::from_millis(20);
 /// The longest name that Kafka gives a topic.
 const LONGEST_NAME: usize = 249;
 /// The setting that says what becomes of old records.
@@ -162,6 +165,8 @@ impl JournalTopics {
 /// Makes and checks topics.
 pub struct TopicKeeper {
     admin: AdminClient<DefaultClientContext>,
+    /// What asks: brokers may make a topic that an administrator's client asks about.
+    standalone: Standalone,
     runtime: tokio::runtime::Runtime,
     brokers: String,
     topics: JournalTopics,
@@ -186,6 +191,7 @@ impl TopicKeeper {
             |cause: String| TopicError::Unknown { topic: String::new(), brokers: kafka.brokers.clone(), cause };
         Ok(Self {
             admin: config.create().map_err(|error: KafkaError| unknown(error.to_string()))?,
+            standalone: Standalone::new(kafka).map_err(|error| unknown(error.to_string()))?,
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -269,15 +275,16 @@ impl TopicKeeper {
 
     /// Whether a topic holds no records, or is not there.
     fn is_empty(&self, topic: &str) -> Result<bool, TopicError> {
-        let unknown = |error: KafkaError| self.unknown(topic, error);
-        let client = self.admin.inner();
-        for Partition { number, .. } in partitions_of(client, &topic.into()).map_err(unknown)? {
-            let (start, end) = client.fetch_watermarks(topic, number, REQUEST_TIMEOUT).map_err(unknown)?;
-            if start < end {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let ends = self.ends(topic).map_err(|error| self.unknown(topic, error))?;
+        Ok(ends.into_iter().all(|(start, end)| start == end))
+    }
+
+    /// The first offset of each of a topic's partitions, and the one behind the last.
+    fn ends(&self, topic: &str) -> KafkaResult<Vec<(i64, i64)>> {
+        let ends = |partition: Partition| {
+            self.standalone.consumer().fetch_watermarks(topic, partition.number, REQUEST_TIMEOUT)
+        };
+        self.standalone.partitions_of(&topic.into())?.into_iter().map(ends).collect()
     }
 
     /// How many partitions a topic has.
@@ -295,7 +302,7 @@ impl TopicKeeper {
 
     fn find(&self, topic: &str) -> Result<Option<Found>, TopicError> {
         let unknown = |error: KafkaError| self.unknown(topic, error);
-        let partitions = partitions_of(self.admin.inner(), &topic.into()).map_err(unknown)?.len();
+        let partitions = self.standalone.partitions_of(&topic.into()).map_err(unknown)?.len();
         if partitions == 0 {
             return Ok(None);
         }
@@ -322,12 +329,23 @@ impl TopicKeeper {
         let made = made.map_err(|error| self.unknown(topic, error))?;
         match made.into_iter().find_map(Result::err) {
             // Another instance was quicker.
-            None | Some((_, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(()),
+            None | Some((_, RDKafkaErrorCode::TopicAlreadyExists)) => {
+                self.wait_for_leaders(topic, partitions);
+                Ok(())
+            }
             Some((_, code)) => Err(TopicError::NotMade {
                 topic: topic.to_owned(),
                 cause: code.to_string(),
                 command: self.command(topic, partitions, settings),
             }),
+        }
+    }
+
+    /// Waits until a topic that was made just now can be read, which it is refused for a moment.
+    fn wait_for_leaders(&self, topic: &str, partitions: usize) {
+        let end = Instant::now() + REQUEST_TIMEOUT;
+        while self.ends(topic).map_or(0, |ends| ends.len()) < partitions && Instant::now() < end {
+            std::thread::park_timeout(LOOK);
         }
     }
 
