@@ -190,6 +190,8 @@ impl Standalone {
     /// # Errors
     /// When the brokers do not say.
     pub fn partitions_of(&self, topic: &Arc<str>) -> Result<Vec<Partition>, KafkaError> {
+        // What librdkafka has to say of connections is kept until it is taken.
+        while self.0.poll(Duration::ZERO).is_some() {}
         partitions_of(self.0.client(), topic)
     }
 }
