@@ -85,17 +85,18 @@ fn prepare(config: &Config, inputs: &Inputs) -> Prepare {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         partitions.iter().for_each(|partition| *counts.entry(&partition.topic).or_default() += 1);
         for (topic, count) in counts {
-            match inputs.get(topic).map(|input| &input.route) {
-                Some(Route::Copy(copy)) => {
-                    keeper.check_way(topic, true).map_err(unready)?;
+            let copy = inputs.get(topic).and_then(|input| match &input.route {
+                Route::Copy(copy) => Some(copy),
+                Route::Ledger | Route::FromCopy(_) => None,
+            });
+            keeper.check_way(topic, copy.is_some()).map_err(unready)?;
+            match copy {
+                Some(copy) => {
                     let count = keeper.ensure_keyed(topic).map_err(unready)?;
                     copy.partitions.store(i32::try_from(count).unwrap_or(i32::MAX), Ordering::Relaxed);
                     keeper.ensure_journal(&copy.topic, count).map_err(unready)?;
                 }
-                _ => {
-                    keeper.check_way(topic, false).map_err(unready)?;
-                    keeper.ensure_journal(topic, count).map_err(unready)?;
-                }
+                None => keeper.ensure_journal(topic, count).map_err(unready)?,
             }
         }
         Ok(())

@@ -9,9 +9,8 @@ fn dead_letters_are_sent_again_and_counted_once() {
     broker.create_topic(&topic, 2);
     broker.create_topic(&dead, 1);
     let folder = tempfile::tempdir().unwrap();
-    let config = write_config(folder.path(), &broker.address, &topic, &topic);
+    let config = write_kafka_config(folder.path(), &broker.address, &topic, &topic, "");
     let text = std::fs::read_to_string(&config).unwrap();
-    let text = text.replace("[journal]\n", "[journal]\nkind = \"kafka\"\n");
     std::fs::write(&config, format!("{text}[output]\ndead_letters = {dead:?}\n")).unwrap();
     let long = |id: usize| Message {
         key: format!("L{id}"),

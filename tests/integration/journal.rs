@@ -1,19 +1,8 @@
 //! Journals that are moved, copied and put back.
 
-use std::path::Path;
-
 use crate::support::*;
 
 const SHORT: &str = "kafka.librdkafka.session.timeout.ms=6000";
-
-/// Runs `journal …` and gives how it ended, with what it said.
-fn journal(command: &str, config: &Path, file: &Path, set: &[&str]) -> (bool, String) {
-    let mut binary = binary();
-    binary.args(["journal", command, "--config"]).arg(config).arg(file);
-    set.iter().for_each(|setting| _ = binary.args(["--set", setting]));
-    let output = binary.output().unwrap();
-    (output.status.success(), String::from_utf8(output.stderr).unwrap())
-}
 
 #[test]
 fn a_journal_moves_from_a_file_to_topics_and_back_and_every_counter_stays() {
@@ -34,12 +23,7 @@ fn a_journal_moves_from_a_file_to_topics_and_back_and_every_counter_stays() {
         let set: Vec<&str> = station.iter().map(String::as_str).chain([SHORT]).collect();
         let before = folder.path().join(format!("{number}.ndjson"));
         if number > 0 {
-            // Until the session of the instance before is over, the group has a member.
-            until("the group is free and the journal is imported", || {
-                let (done, said) = journal("import", &config, &before, &set);
-                assert!(done || said.contains("instances read with the consumer group"), "{said}");
-                done.then_some(())
-            });
+            import_when_free(&config, &before, &set);
         }
         let instance = Instance::start(&config, &set);
         if let Some(shown) = shown {

@@ -289,12 +289,12 @@ fn two_instances_share_inputs_with_different_numbers_of_partitions() {
     let [(wide, _), (narrow, _), (scattered, _)] = &topics;
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let configs = folders.each_ref().map(|folder| {
-        let config = write_config(folder.path(), &broker.address, wide, wide);
+        let config = write_kafka_config(folder.path(), &broker.address, wide, wide, "");
         let input = |topic: &str, source: &str, more: &str| {
             format!("[[input]]\ntopic = {topic:?}\nprofile = \"generic\"\nsource = {source:?}\n{more}")
         };
         let others = [input(narrow, "other", ""), input(scattered, "third", "rekey = true\n")].concat();
-        let text = std::fs::read_to_string(&config).unwrap().replace("[journal]\n", "[journal]\nkind = \"kafka\"\n");
+        let text = std::fs::read_to_string(&config).unwrap();
         std::fs::write(&config, text.replacen("[[input]]\n", &format!("{others}[[input]]\n"), 1)).unwrap();
         config
     });
@@ -327,9 +327,7 @@ fn brokers_that_make_topics_by_themselves_are_left_no_occasion() {
     let messages = invented(11, 300);
     for more in ["", "rekey = true\n"] {
         let group = format!("group{}", more.len());
-        let config = write_config(folder.path(), &broker.address, topic, &group);
-        let text = std::fs::read_to_string(&config).unwrap().replace("[[input]]\n", &format!("[[input]]\n{more}"));
-        std::fs::write(&config, text.replace("[journal]\n", "[journal]\nkind = \"kafka\"\n")).unwrap();
+        let config = write_kafka_config(folder.path(), &broker.address, topic, &group, more);
         let instance = Instance::start(&config, &["kafka.librdkafka.session.timeout.ms=6000"]);
         broker.produce(topic, &messages);
         let records = || sum(&instance.ledger_metrics(), "customer_reach_records_total", &[]);

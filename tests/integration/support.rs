@@ -444,6 +444,32 @@ pub fn assert_exact(config: &Path, messages: &[Message]) -> Value {
     report
 }
 
+/// The same with the journal in topics, and with more lines of the input.
+pub fn write_kafka_config(folder: &Path, broker: &str, topic: &str, group: &str, more: &str) -> PathBuf {
+    let path = write_config(folder, broker, topic, group);
+    let text = std::fs::read_to_string(&path).unwrap().replace("[journal]\n", "[journal]\nkind = \"kafka\"\n");
+    std::fs::write(&path, text.replace("[[input]]\n", &format!("[[input]]\n{more}"))).unwrap();
+    path
+}
+
+/// Runs `journal …` and gives how it ended, with what it said.
+pub fn journal(command: &str, config: &Path, file: &Path, set: &[&str]) -> (bool, String) {
+    let mut binary = binary();
+    binary.args(["journal", command, "--config"]).arg(config).arg(file);
+    set.iter().for_each(|setting| _ = binary.args(["--set", setting]));
+    let output = binary.output().unwrap();
+    (output.status.success(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// Imports a journal. Until the session of the instance before is over, the group has a member.
+pub fn import_when_free(config: &Path, file: &Path, set: &[&str]) {
+    until("the group is free and the journal is imported", || {
+        let (done, said) = journal("import", config, file, set);
+        assert!(done || said.contains("instances read with the consumer group"), "{said}");
+        done.then_some(())
+    });
+}
+
 /// A configuration for the generic profile in a folder of its own.
 pub fn write_config(folder: &Path, broker: &str, topic: &str, group: &str) -> PathBuf {
     let (path, state) = (folder.join("customer-reach.toml"), folder.join("state"));

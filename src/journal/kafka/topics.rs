@@ -24,7 +24,6 @@ const LONGEST_NAME: usize = 249;
 const CLEANUP: &str = "cleanup.policy";
 /// The setting that says how long records are kept.
 const RETENTION: &str = "retention.ms";
-
 /// The setting that says how large a batch of records may be.
 const MAX_BYTES: &str = "max.message.bytes";
 /// Bytes that a copy may be longer than its record, at the most: the name of a topic, and two numbers.

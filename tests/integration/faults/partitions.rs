@@ -34,8 +34,8 @@ fn partitions_that_are_added_are_counted_with_a_journal_in_a_file() {
     fleet.end();
 }
 
-/// Tried with a look at the metadata that librdkafka refreshes alone, by default every five minutes: until then tickets that
-/// come by another partition than before were counted a second time.
+/// Tried with a look at the metadata that librdkafka refreshes alone, by default every five minutes: what came meanwhile was
+/// counted, and the audit was not exact.
 #[test]
 fn nothing_is_counted_that_came_after_partitions_were_added_with_a_journal_in_topics() {
     let Some(broker) = Broker::shared() else { return };
