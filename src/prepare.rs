@@ -179,8 +179,11 @@ impl Preparer {
             Err(refusal) => Prepared::Refused(refusal),
             Ok(Decoded::Ignored(_)) => Prepared::Ignored,
             Ok(Decoded::Tickets(tickets)) => {
+                // Collected it would have room for four: nobody can know how many pass a filter.
+                let mut classified = Vec::with_capacity(tickets.len());
                 let here = tickets.into_iter().filter(|ticket| input.takes(record, ticket));
-                Prepared::Tickets(here.map(|ticket| self.classified(ticket, scratches)).collect())
+                classified.extend(here.map(|ticket| self.classified(ticket, scratches)));
+                Prepared::Tickets(classified)
             }
         }
     }
@@ -201,7 +204,7 @@ impl Preparer {
         let findings = self.rules.own.recall(&ticket, &mut scratches.own);
         let shadow = self.rules.shadow.as_ref().map(|other| other.recall(&ticket, &mut scratches.shadow));
         let language = self.language(&ticket, &findings);
-        (ticket.summary, ticket.description) = (None, None);
+        ticket.drop_evidence();
         Classified { ticket, findings, shadow, language }
     }
 

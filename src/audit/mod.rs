@@ -239,6 +239,6 @@ impl Taken {
 /// A ticket without its texts, which nothing needs any more, and what was found in them.
 fn classified(mut ticket: Ticket, classifier: &Classifier, scratch: &mut Scratch) -> (Ticket, Findings) {
     let findings = classifier.classify(&ticket, scratch);
-    (ticket.summary, ticket.description) = (None, None);
+    ticket.drop_evidence();
     (ticket, findings)
 }

@@ -4,6 +4,7 @@
 //! relative to one of several roots (`issue.` in a webhook, nothing in a bare document); the first root that the
 //! document has counts, so that keys of an outer object are never taken for those of the inner one.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -244,7 +245,10 @@ impl Trie {
             if node_at.shapes.may_have(key) { node_at.children.get(key).copied() } else { None }
         };
         match found(key) {
-            None if self.fold_keys && node == 0 => found(&fold(key)),
+            None if self.fold_keys && node == 0 => match fold(key) {
+                Cow::Owned(folded) => found(&folded),
+                Cow::Borrowed(_) => None,
+            },
             child => child,
         }
     }

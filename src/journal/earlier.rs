@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::codec;
 use super::entry;
-use super::sqlite::insert;
+use super::sqlite::Insertion;
 use crate::ledger::{Counters, Fresh, Ledger, PartitionState, Settings, Slot, TicketKey};
 use crate::record::Partition;
 
@@ -28,8 +28,10 @@ struct StoredPartition {
 pub fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     let Some(ledger) = read(connection, Settings::default())? else { return Ok(()) };
     let transaction = connection.transaction()?;
-    entry::all(&ledger, |key, value| insert(&transaction, key, value).map_err(Failed::from))
+    let mut insertion = Insertion::new(&transaction)?;
+    entry::all(&ledger, |key, value| insertion.insert(key, value).map_err(Failed::from))
         .map_err(|Failed(error)| error)?;
+    drop(insertion);
     transaction.execute_batch("DROP TABLE ticket; DROP TABLE partition; DROP TABLE label;")?;
     transaction.commit()?;
     tracing::info!(tickets = ledger.slot_count(), "the journal of an earlier version was rewritten");

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::codec::CodecError;
 use super::earlier;
@@ -188,7 +188,9 @@ impl SqliteJournal {
     fn write(&mut self, ledger: &Ledger) -> Result<(), SqliteError> {
         let sqlite = |cause| at(&self.path, cause);
         let transaction = self.connection.transaction().map_err(sqlite)?;
-        self.written.missing(ledger, |key, value| insert(&transaction, key, value).map_err(sqlite))?;
+        let mut insertion = Insertion::new(&transaction).map_err(sqlite)?;
+        self.written.missing(ledger, |key, value| insertion.insert(key, value).map_err(sqlite))?;
+        drop(insertion);
         transaction.commit().map_err(sqlite)
     }
 
@@ -216,15 +218,25 @@ impl SqliteJournal {
             return Err(SqliteError::Occupied { path: self.path.clone() }.into());
         }
         let transaction = self.connection.transaction().map_err(sqlite)?;
-        entry::all(ledger, |key, value| insert(&transaction, key, value).map_err(sqlite))?;
+        let mut insertion = Insertion::new(&transaction).map_err(sqlite)?;
+        entry::all(ledger, |key, value| insertion.insert(key, value).map_err(sqlite))?;
+        drop(insertion);
         agree()?;
         Ok(transaction.commit().map_err(sqlite)?)
     }
 }
 
-/// Writes an entry, in place of the one that has the key.
-pub(super) fn insert(transaction: &Transaction<'_>, key: &[u8], value: &[u8]) -> rusqlite::Result<()> {
-    transaction.prepare_cached("INSERT OR REPLACE INTO entry VALUES (?, ?)")?.execute(params![key, value]).map(drop)
+/// Writes entries, each in place of the one that has the key.
+pub(super) struct Insertion<'t>(CachedStatement<'t>);
+
+impl<'t> Insertion<'t> {
+    pub(super) fn new(transaction: &'t Transaction<'_>) -> rusqlite::Result<Self> {
+        transaction.prepare_cached("INSERT OR REPLACE INTO entry VALUES (?, ?)").map(Self)
+    }
+
+    pub(super) fn insert(&mut self, key: &[u8], value: &[u8]) -> rusqlite::Result<()> {
+        self.0.execute(params![key, value]).map(drop)
+    }
 }
 
 fn restore(connection: &Connection, path: &Path, settings: Settings) -> Result<Ledger, SqliteError> {

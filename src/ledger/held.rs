@@ -175,7 +175,7 @@ impl Held {
     pub fn count_first(&self, arrival: Arrival, deltas: &mut Vec<Delta>) {
         let Verdict { affects, basis, certainty, .. } = self.verdict;
         deltas.push((arrival.partition, Series::Tickets { affects, basis, certainty, kind: self.kind }, 1));
-        self.count_open(1, deltas);
+        self.count_open([None; 2], deltas);
     }
 
     /// Takes one event.
@@ -209,7 +209,7 @@ impl Held {
         if outcome != Outcome::Applied {
             return outcome;
         }
-        self.count_open(-1, deltas);
+        let open = self.open_series();
         self.changed_at = self.changed_at.max(arrival.time);
         if version == Some(Outcome::Applied) {
             self.take_fields(ticket, arrival);
@@ -222,7 +222,7 @@ impl Held {
         }
         self.count_effort(seconds_before, arrival, deltas);
         self.count_resolution(arrival, deltas);
-        self.count_open(1, deltas);
+        self.count_open(open, deltas);
         outcome
     }
 
@@ -329,15 +329,25 @@ impl Held {
         deltas.push((arrival.partition, Series::ResolutionSum { affects, kind }, seconds));
     }
 
-    /// Adds the ticket to, or takes it from, the figures of what is open now.
-    fn count_open(&self, amount: i64, deltas: &mut Vec<Delta>) {
+    /// The figures of what is open now that the ticket is part of.
+    fn open_series(&self) -> [Option<Series>; 2] {
         if !self.is_open() {
-            return;
+            return [None; 2];
         }
-        let (affects, kind) = (self.verdict.affects, self.kind);
-        deltas.push((self.home, Series::OpenTickets { affects, kind }, amount));
-        if (affects, kind) == (Affects::Customer, Kind::Incident) {
-            deltas.push((self.home, Series::OpenCustomerIncidents { service: self.service }, amount));
+        let (affects, kind, service) = (self.verdict.affects, self.kind, self.service);
+        let is_customer_incident = (affects, kind) == (Affects::Customer, Kind::Incident);
+        [
+            Some(Series::OpenTickets { affects, kind }),
+            is_customer_incident.then_some(Series::OpenCustomerIncidents { service }),
+        ]
+    }
+
+    /// Moves the ticket among the figures of what is open now, from those that it was part of before.
+    fn count_open(&self, before: [Option<Series>; 2], deltas: &mut Vec<Delta>) {
+        let now = self.open_series();
+        if now != before {
+            deltas.extend(before.into_iter().flatten().map(|series| (self.home, series, -1)));
+            deltas.extend(now.into_iter().flatten().map(|series| (self.home, series, 1)));
         }
     }
 }

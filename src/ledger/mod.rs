@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 pub use held::{Arrival, Delta, Effort, Held, Piece, best, compare};
 pub use ledgers::Ledgers;
@@ -34,11 +35,11 @@ pub struct TicketKey(pub u128);
 impl TicketKey {
     /// The identity of the ticket with this key at this source.
     pub fn of(source: &str, key: &str) -> Self {
-        let mut hash = xxhash_rust::xxh3::Xxh3::new();
-        hash.update(source.as_bytes());
-        hash.update(&[0]);
-        hash.update(key.as_bytes());
-        Self(hash.digest128())
+        let mut bytes: SmallVec<[u8; 128]> = SmallVec::new();
+        bytes.extend_from_slice(source.as_bytes());
+        bytes.push(0);
+        bytes.extend_from_slice(key.as_bytes());
+        Self(xxhash_rust::xxh3::xxh3_128(&bytes))
     }
 }
 

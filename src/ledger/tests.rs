@@ -277,3 +277,9 @@ proptest! {
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap()
 }
+
+#[test]
+fn the_form_of_a_tickets_identity_never_changes() {
+    assert_eq!(TicketKey::of("servicenow", "INC0012345").0, 0xad8c7907_e20aca54_a3694b84_e9c2688b);
+    assert_eq!(TicketKey::of("servicenow", &"k".repeat(300)).0, 0x57a97885_016e288b_583387f3_7f2dcef5);
+}

@@ -286,19 +286,19 @@ impl Pipeline {
         if ledger.state(&record.partition).is_some_and(|state| record.offset < state.next_offset) {
             return; // Fetched a second time after a rebalance; it was counted the first time.
         }
-        let prepared = match self.defects.remove(&(record.partition.clone(), record.offset)) {
-            Some(refusal) => Prepared::Refused(refusal),
-            None => prepared,
-        };
-        let (place, offset, timestamp) = (record.partition.clone(), record.offset, record.timestamp);
-        let outcome = match prepared {
+        let outcome = match self.defect(&record).map_or(prepared, Prepared::Refused) {
             Prepared::Ignored | Prepared::Copies(_) => Some(Outcome::Ignored),
-            Prepared::Refused(refusal) => Some(self.refuse(record, refusal)),
+            Prepared::Refused(refusal) => Some(self.refuse(record.clone(), refusal)),
             Prepared::Tickets(tickets) => self.apply_tickets(&record, tickets),
         };
         if let Some(outcome) = outcome {
-            self.finish(&place, offset, timestamp, outcome);
+            self.finish(&record, outcome);
         }
+    }
+
+    /// Why a record is refused that made the ledger panic when it came before.
+    fn defect(&mut self, record: &Record) -> Option<Refusal> {
+        if self.defects.is_empty() { None } else { self.defects.remove(&(record.partition.clone(), record.offset)) }
     }
 
     /// Takes the tickets of a record; no outcome if one of them tears the ledger.
@@ -320,10 +320,10 @@ impl Pipeline {
     }
 
     /// Ends a record with its outcome.
-    fn finish(&mut self, place: &Partition, offset: i64, timestamp: Option<i64>, outcome: Outcome) {
-        for ledger in self.parts.ledgers.of_mut(place).into_iter().chain(&mut self.shadow) {
-            let partition = ledger.partition(place);
-            ledger.finish_record(partition, offset, timestamp, outcome);
+    fn finish(&mut self, record: &Record, outcome: Outcome) {
+        for ledger in self.parts.ledgers.of_mut(&record.partition).into_iter().chain(&mut self.shadow) {
+            let partition = ledger.partition(&record.partition);
+            ledger.finish_record(partition, record.offset, record.timestamp, outcome);
         }
     }
 

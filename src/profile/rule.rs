@@ -54,9 +54,12 @@ impl<T: Copy> Names<T> {
 
     /// What a name means: an exact entry first, then the first pattern that fits.
     pub fn get(&self, name: &str) -> Option<T> {
-        let name = fold(name);
-        let by_pattern = || self.patterns.iter().find(|(pattern, _)| pattern.matches(&name)).map(|(_, t)| *t);
-        self.exact.get(name.as_ref()).copied().or_else(by_pattern)
+        self.get_folded(&fold(name))
+    }
+
+    fn get_folded(&self, name: &str) -> Option<T> {
+        let by_pattern = || self.patterns.iter().find(|(pattern, _)| pattern.matches(name)).map(|(_, t)| *t);
+        self.exact.get(name).copied().or_else(by_pattern)
     }
 
     /// Whether there is no entry.
@@ -87,7 +90,8 @@ impl<T: Copy> Rule<T> {
     pub fn meaning(&self, value: &str, table: Option<&str>, kind: Option<Kind>) -> Option<T> {
         let names = [table, kind.map(Kind::as_str)].into_iter().flatten();
         let own = names.filter_map(|name| self.tables.iter().find(|(n, _)| n == name)).map(|(_, names)| names);
-        own.chain([&self.values]).find_map(|names| names.get(value))
+        let value = fold(value);
+        own.chain([&self.values]).find_map(|names| names.get_folded(&value))
     }
 }
 
