@@ -122,7 +122,7 @@ pub(crate) enum Prepared {
     Refused(Refusal),
 }
 
-/// A ticket, without its texts, and what was found in them.
+/// A ticket, without what is looked at for evidence alone, and what was found in it.
 #[derive(Debug)]
 pub(crate) struct Classified {
     pub(crate) ticket: Ticket,

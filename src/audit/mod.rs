@@ -236,7 +236,7 @@ impl Taken {
     }
 }
 
-/// A ticket without its texts, which nothing needs any more, and what was found in them.
+/// A ticket without what is looked at for evidence alone, and what was found in it.
 fn classified(mut ticket: Ticket, classifier: &Classifier, scratch: &mut Scratch) -> (Ticket, Findings) {
     let findings = classifier.classify(&ticket, scratch);
     ticket.drop_evidence();

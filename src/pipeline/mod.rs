@@ -286,13 +286,17 @@ impl Pipeline {
         if ledger.state(&record.partition).is_some_and(|state| record.offset < state.next_offset) {
             return; // Fetched a second time after a rebalance; it was counted the first time.
         }
-        let outcome = match self.defect(&record).map_or(prepared, Prepared::Refused) {
-            Prepared::Ignored | Prepared::Copies(_) => Some(Outcome::Ignored),
-            Prepared::Refused(refusal) => Some(self.refuse(record.clone(), refusal)),
-            Prepared::Tickets(tickets) => self.apply_tickets(&record, tickets),
-        };
-        if let Some(outcome) = outcome {
-            self.finish(&record, outcome);
+        match self.defect(&record).map_or(prepared, Prepared::Refused) {
+            Prepared::Ignored | Prepared::Copies(_) => self.finish(&record, Outcome::Ignored),
+            Prepared::Tickets(tickets) => {
+                if let Some(outcome) = self.apply_tickets(&record, tickets) {
+                    self.finish(&record, outcome);
+                }
+            }
+            Prepared::Refused(refusal) => {
+                self.finish(&record, Outcome::DeadLetter);
+                self.refuse(record, refusal);
+            }
         }
     }
 
@@ -410,7 +414,7 @@ impl Pipeline {
         self.apply_one(Fetched { record, epoch: Epoch::default() }, Prepared::Refused(refusal));
     }
 
-    fn refuse(&mut self, record: Record, refusal: Refusal) -> Outcome {
+    fn refuse(&mut self, record: Record, refusal: Refusal) {
         self.parts.metrics.dead_letters.with_label_values(&[refusal.reason.as_str()]).inc();
         let input = self.parts.preparer.inputs.get(&*record.partition.topic);
         let profile = input.map_or(String::new(), |input| input.decoder.profile().name().to_owned());
@@ -421,7 +425,6 @@ impl Pipeline {
             }
             _ => self.letters.push(letter),
         }
-        Outcome::DeadLetter
     }
 
     /// Releases the series that have been shown at 0 for long enough; says whether there are some, and so something to be

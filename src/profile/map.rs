@@ -170,7 +170,7 @@ impl View<'_, '_> {
 
     /// Whether a text stands for nothing.
     fn is_null(&self, text: &str) -> bool {
-        let text = if has_bare_ends(text) { text } else { text.trim() };
+        let text = text.trim();
         text.is_empty() || self.profile.nulls.iter().any(|null| null == text)
     }
 
@@ -357,12 +357,6 @@ fn scalar_time(cell: &Cell<'_>, dates: &Dates, exported: bool) -> Option<Timesta
         Cell::Text(text) => dates.parse(text, exported),
         _ => None,
     }
-}
-
-/// Whether a text begins and ends with ASCII that is seen, as nearly all do: there is nothing to trim then.
-fn has_bare_ends(text: &str) -> bool {
-    let is_seen = |b: Option<&u8>| b.is_some_and(u8::is_ascii_graphic);
-    is_seen(text.as_bytes().first()) && is_seen(text.as_bytes().last())
 }
 
 /// The number that a text such as `3 - Moderate` begins with, else the text.
