@@ -145,6 +145,13 @@ fn cpu(process: u32) -> f64 {
     ticks / 100.0
 }
 
+/// What a service has counted and used at a moment.
+struct Look {
+    records: f64,
+    at: Instant,
+    cpu: f64,
+}
+
 /// A running service.
 struct Service {
     child: Child,
@@ -186,8 +193,18 @@ impl Service {
         Instant::now()
     }
 
-    fn cpu(&self) -> f64 {
-        cpu(self.child.id())
+    fn look(&self) -> Look {
+        Look { records: self.records(), at: Instant::now(), cpu: cpu(self.child.id()) }
+    }
+
+    /// The last look at which fewer records were counted: what comes after it is not work alone. Seldom, since to show
+    /// takes CPU too.
+    fn last_look_before(&self, records: f64) -> Look {
+        let looks = std::iter::repeat_with(|| {
+            std::thread::park_timeout(Duration::from_secs(1));
+            self.look()
+        });
+        looks.take_while(|look| look.records < records).last().unwrap()
     }
 
     /// Resident memory in MB.
@@ -218,16 +235,14 @@ fn throughput(broker: &Broker, folder: &Path) {
         for journal in ["none", "sqlite", "kafka"] {
             let name = format!("throughput-{journal}-{round}");
             let service = Service::start(broker, folder, &name, journal, "incidents", "servicenow");
-            let began = service.wait(1.0, Duration::from_millis(10));
-            let (first, idle) = (service.records(), service.cpu());
-            // Seldom, since to show takes CPU too.
-            let took = service.wait(EVENTS as f64, Duration::from_millis(250)).duration_since(began).as_secs_f64();
+            service.wait(1.0, Duration::from_millis(10));
+            let (first, last) = (service.look(), service.last_look_before(EVENTS as f64));
             let batches = service.sum("customer_reach_batch_seconds_count").unwrap();
-            let events = EVENTS as f64 - first;
+            let events = last.records - first.records;
             println!(
                 "| {journal} | {:.0} | {:.1} | {:.0} events |",
-                events / took,
-                (service.cpu() - idle) * 1e6 / events,
+                events / last.at.duration_since(first.at).as_secs_f64(),
+                (last.cpu - first.cpu) * 1e6 / events,
                 EVENTS as f64 / batches
             );
         }

@@ -1,15 +1,16 @@
-//! The sqlite journal as versions before 0.2 wrote it (record format 1), read and rewritten as entries.
+//! The sqlite journal as versions before 0.2 wrote it (record format 1), read and rewritten as entries; and as it was before
+//! tickets had a table of their own.
 
 use std::sync::Arc;
 
+use rusqlite::Connection;
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::codec;
 use super::entry;
-use super::sqlite::Insertion;
+use super::sqlite::{Insertion, has_table};
 use crate::ledger::{Counters, Fresh, Ledger, PartitionState, Settings, Slot, TicketKey};
 use crate::record::Partition;
 
@@ -24,13 +25,12 @@ struct StoredPartition {
     counters: Counters,
 }
 
-/// Rewrites a journal of that kind in one transaction; leaves any other as it is.
+/// Rewrites a journal of either kind in one transaction; leaves any other as it is.
 pub fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
-    let Some(ledger) = read(connection, Settings::default())? else { return Ok(()) };
+    let Some(ledger) = read(connection, Settings::default())? else { return number_tickets(connection) };
     let transaction = connection.transaction()?;
     let mut insertion = Insertion::new(&transaction)?;
-    entry::all(&ledger, |key, value| insertion.insert(key, value).map_err(Failed::from))
-        .map_err(|Failed(error)| error)?;
+    entry::all(&ledger, |entry| insertion.insert(entry).map_err(Failed::from)).map_err(|Failed(error)| error)?;
     drop(insertion);
     transaction.execute_batch("DROP TABLE ticket; DROP TABLE partition; DROP TABLE label;")?;
     transaction.commit()?;
@@ -38,12 +38,20 @@ pub fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// The ledger of a journal of that kind; `None` for any other.
+/// Gives tickets that stand among the other entries a table of their own.
+fn number_tickets(connection: &mut Connection) -> rusqlite::Result<()> {
+    const TICKETS: &str = "FROM entry WHERE key >= x'6b' AND key < x'6c'";
+    let transaction = connection.transaction()?;
+    let moved = format!("INSERT INTO ticket_entry (key, value) SELECT key, value {TICKETS}");
+    if transaction.execute(&moved, [])? > 0 {
+        transaction.execute(&format!("DELETE {TICKETS}"), [])?;
+    }
+    transaction.commit()
+}
+
+/// The ledger of a journal of record format 1; `None` for any other.
 pub fn read(connection: &Connection, settings: Settings) -> rusqlite::Result<Option<Ledger>> {
-    let table: Option<i64> = connection
-        .query_row("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'partition'", [], |row| row.get(0))
-        .optional()?;
-    if table.is_none() {
+    if !has_table(connection, "partition")? {
         return Ok(None);
     }
     let mut ledger = Ledger::new(settings);

@@ -8,12 +8,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::codec::{self, CodecError};
-use crate::ledger::{Counters, Fresh, Held, Label, Ledger, PartitionState, Series, Settings, Slot, TicketKey};
+use crate::ledger::{Counters, Fresh, Held, Label, Ledger, PartitionState, Series, Settings, Slot, TicketKey, Tickets};
 use crate::record::Partition;
 
 /// Teams or services whose counters share a block.
@@ -82,6 +81,17 @@ impl fmt::Display for Key {
     }
 }
 
+/// One entry, as it is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'e> {
+    /// What it is about: [`Key::to_bytes`].
+    pub key: &'e [u8],
+    /// What is kept of that.
+    pub value: &'e [u8],
+    /// The number of the ticket in its ledger, where it is about one.
+    pub ticket: Option<u32>,
+}
+
 /// A partition's entry.
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredPartition {
@@ -141,18 +151,18 @@ impl Written {
         }
     }
 
-    /// Shows every entry of a ledger that is not written yet, as key and value; tickets in the order of their keys.
+    /// Shows every entry of a ledger that is not written yet; tickets in the order of their numbers.
     ///
     /// # Errors
     /// When a value cannot be encoded, or `see` fails.
     pub fn missing<E: From<CodecError>>(
         &self,
         ledger: &Ledger,
-        see: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
+        see: impl FnMut(Entry<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut entries = Entries { ledger, buffer: Vec::new(), see };
         entries.show_counts(self)?;
-        entries.show_tickets(ledger.changed_tickets().iter().copied().collect())
+        entries.show_tickets(ledger.changed_tickets().iter().copied())
     }
 }
 
@@ -160,10 +170,10 @@ impl Written {
 ///
 /// # Errors
 /// When a value cannot be encoded, or `see` fails.
-pub fn all<E: From<CodecError>>(ledger: &Ledger, see: impl FnMut(&[u8], &[u8]) -> Result<(), E>) -> Result<(), E> {
+pub fn all<E: From<CodecError>>(ledger: &Ledger, see: impl FnMut(Entry<'_>) -> Result<(), E>) -> Result<(), E> {
     let mut entries = Entries { ledger, buffer: Vec::new(), see };
     entries.show_counts(&Written::default())?;
-    entries.show_tickets(ledger.slots().map(|(ticket, _)| ticket).collect())
+    entries.show_tickets(ledger.slots().map(|(ticket, _)| ticket))
 }
 
 /// The entries of a ledger, encoded one after the other in the same place.
@@ -173,11 +183,11 @@ struct Entries<'l, F> {
     see: F,
 }
 
-impl<E: From<CodecError>, F: FnMut(&[u8], &[u8]) -> Result<(), E>> Entries<'_, F> {
-    fn show<T: Serialize>(&mut self, key: Key, value: &T) -> Result<(), E> {
+impl<E: From<CodecError>, F: FnMut(Entry<'_>) -> Result<(), E>> Entries<'_, F> {
+    fn show<T: Serialize>(&mut self, key: Key, value: &T, ticket: Option<u32>) -> Result<(), E> {
         let key = key.to_bytes();
         self.buffer = codec::encode(&key, value, std::mem::take(&mut self.buffer))?;
-        (self.see)(&key, &self.buffer)
+        (self.see)(Entry { key: &key, value: &self.buffer, ticket })
     }
 
     /// All but the tickets.
@@ -188,10 +198,10 @@ impl<E: From<CodecError>, F: FnMut(&[u8], &[u8]) -> Result<(), E>> Entries<'_, F
         for (number, state) in (0_u32..).zip(ledger.partitions()) {
             let counters = written.counters.get(number as usize);
             if counters.is_none() || ledger.changed_partitions().contains(&number) {
-                self.show(Key::Partition(number), &StoredPartition::of(state, ledger))?;
+                self.show(Key::Partition(number), &StoredPartition::of(state, ledger), None)?;
             }
             for (block, series) in changed_blocks(counters, &state.counters) {
-                self.show(Key::Counters(number, block), &series)?;
+                self.show(Key::Counters(number, block), &series, None)?;
             }
         }
         for (names, from, key) in [
@@ -199,23 +209,24 @@ impl<E: From<CodecError>, F: FnMut(&[u8], &[u8]) -> Result<(), E>> Entries<'_, F
             (ledger.services().names(), written.services, Key::Service as fn(u32) -> Key),
         ] {
             for (number, name) in (0..).zip(names).skip(from.max(Label::FIXED)) {
-                self.show(key(number), &&**name)?;
+                self.show(key(number), &&**name, None)?;
             }
         }
         Ok(())
     }
 
-    fn show_tickets(&mut self, mut tickets: Vec<TicketKey>) -> Result<(), E> {
+    fn show_tickets(&mut self, tickets: impl Iterator<Item = TicketKey>) -> Result<(), E> {
+        let numbered = |key| self.ledger.numbered(key).map(|(number, slot)| (number, key, slot));
+        let mut tickets: Vec<(u32, TicketKey, &Slot)> = tickets.filter_map(numbered).collect();
         // A file has them in this order, so that each of its pages is visited once.
-        tickets.sort_unstable();
-        for ticket in tickets {
+        tickets.sort_unstable_by_key(|(number, ..)| *number);
+        for (number, key, slot) in tickets {
             // Nothing is kept of one that has left memory.
-            let held: Option<&Held> = match self.ledger.ticket(ticket) {
-                Some(Slot::Held(held)) => Some(held),
-                Some(Slot::Retired) => None,
-                None => continue,
+            let held: Option<&Held> = match slot {
+                Slot::Held(held) => Some(held),
+                Slot::Retired => None,
             };
-            self.show(Key::Ticket(ticket), &held)?;
+            self.show(Key::Ticket(key), &held, Some(number))?;
         }
         Ok(())
     }
@@ -284,7 +295,7 @@ pub struct Restoring {
     counters: BTreeMap<(u32, u32), Vec<(Series, i64)>>,
     teams: BTreeMap<u32, String>,
     services: BTreeMap<u32, String>,
-    tickets: HashMap<TicketKey, Slot>,
+    tickets: Tickets,
 }
 
 impl Restoring {
@@ -296,7 +307,7 @@ impl Restoring {
             counters: BTreeMap::new(),
             teams: BTreeMap::new(),
             services: BTreeMap::new(),
-            tickets: HashMap::new(),
+            tickets: Tickets::default(),
         }
     }
 
@@ -327,6 +338,18 @@ impl Restoring {
         Ok(())
     }
 
+    /// Takes the entry of a ticket, from the first to the last in number.
+    ///
+    /// # Errors
+    /// As [`Restoring::take`], and when one is left out or comes twice.
+    pub fn take_ticket(&mut self, number: u32, key: &[u8], value: &[u8]) -> Result<(), Damage> {
+        self.take(key, value)?;
+        match self.tickets.count() as u64 {
+            found if found == u64::from(number) => Ok(()),
+            found => Err(Damage::new("the tickets", Cause::Missing { found, expected: number.into() })),
+        }
+    }
+
     /// The ledger.
     ///
     /// # Errors
@@ -335,7 +358,7 @@ impl Restoring {
         let mut ledger = Ledger::new(self.settings);
         let most = |expected: u64| move |stored: &StoredPartition| stored.tickets.max(expected);
         let expected = self.partitions.values().map(most(0)).max().unwrap_or_default();
-        expect("the tickets", self.tickets.len() as u64, expected)?;
+        expect("the tickets", self.tickets.count() as u64, expected)?;
         ledger.restore_labels(&all_names("team", self.teams)?, &all_names("service", self.services)?);
         let mut counters: BTreeMap<u32, Counters> = BTreeMap::new();
         for ((number, _), block) in self.counters {
@@ -360,7 +383,7 @@ impl Restoring {
         if let Some(number) = counters.keys().next() {
             return Err(Damage::new(Key::Partition(*number), Cause::Absent));
         }
-        self.tickets.iter().try_for_each(|(ticket, slot)| check_ticket(*ticket, slot, &ledger))?;
+        self.tickets.iter().try_for_each(|(ticket, slot)| check_ticket(ticket, slot, &ledger))?;
         ledger.restore_tickets(self.tickets);
         Ok(ledger)
     }

@@ -4,10 +4,9 @@ use std::io::{BufRead, Write};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{Fresh, Held, Ledger, Ledgers, PartitionState, Series, Settings, Slot, TicketKey};
+use crate::ledger::{Fresh, Held, Ledger, Ledgers, PartitionState, Series, Settings, Slot, TicketKey, Tickets};
 use crate::record::Partition;
 
 /// The version of the file's format.
@@ -94,7 +93,7 @@ impl<W: Write> Checked<W> {
 /// # Errors
 /// When the file is none of ours, of a newer version, cut off or changed.
 pub fn read(input: impl BufRead, settings: Settings) -> anyhow::Result<Vec<Ledger>> {
-    let mut reading = Reading { settings, ledgers: Vec::new(), tickets: HashMap::new() };
+    let mut reading = Reading { settings, ledgers: Vec::new(), tickets: Tickets::default() };
     let (mut lines, mut checksum, mut ended) = (0_u64, crc32fast::Hasher::new(), false);
     for text in input.split(b'\n') {
         let text = text?;
@@ -127,7 +126,7 @@ pub fn read(input: impl BufRead, settings: Settings) -> anyhow::Result<Vec<Ledge
 struct Reading {
     settings: Settings,
     ledgers: Vec<Ledger>,
-    tickets: HashMap<TicketKey, Slot>,
+    tickets: Tickets,
 }
 
 impl Reading {

@@ -8,11 +8,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 
 use super::codec::CodecError;
 use super::earlier;
-use super::entry::{self, Damage, Restoring, Written};
+use super::entry::{self, Damage, Entry, Restoring, Written};
 use crate::ledger::{Ledger, Settings};
 
 /// The name of the file in its folder.
@@ -29,6 +29,7 @@ const CHECKPOINT_PAGES: i64 = 4096;
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS entry (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS ticket_entry (number INTEGER PRIMARY KEY, key BLOB NOT NULL, value BLOB NOT NULL);
 ";
 
 /// What goes wrong with the file.
@@ -189,7 +190,7 @@ impl SqliteJournal {
         let sqlite = |cause| at(&self.path, cause);
         let transaction = self.connection.transaction().map_err(sqlite)?;
         let mut insertion = Insertion::new(&transaction).map_err(sqlite)?;
-        self.written.missing(ledger, |key, value| insertion.insert(key, value).map_err(sqlite))?;
+        self.written.missing(ledger, |entry| insertion.insert(entry).map_err(sqlite))?;
         drop(insertion);
         transaction.commit().map_err(sqlite)
     }
@@ -219,23 +220,33 @@ impl SqliteJournal {
         }
         let transaction = self.connection.transaction().map_err(sqlite)?;
         let mut insertion = Insertion::new(&transaction).map_err(sqlite)?;
-        entry::all(ledger, |key, value| insertion.insert(key, value).map_err(sqlite))?;
+        entry::all(ledger, |entry| insertion.insert(entry).map_err(sqlite))?;
         drop(insertion);
         agree()?;
         Ok(transaction.commit().map_err(sqlite)?)
     }
 }
 
-/// Writes entries, each in place of the one that has the key.
-pub(super) struct Insertion<'t>(CachedStatement<'t>);
+/// Writes entries, each in place of the one that has the key. Tickets go by their number: those that change together are
+/// then few pages, and to find one takes no comparing of keys.
+pub(super) struct Insertion<'t> {
+    entry: CachedStatement<'t>,
+    ticket: CachedStatement<'t>,
+}
 
 impl<'t> Insertion<'t> {
     pub(super) fn new(transaction: &'t Transaction<'_>) -> rusqlite::Result<Self> {
-        transaction.prepare_cached("INSERT OR REPLACE INTO entry VALUES (?, ?)").map(Self)
+        let entry = transaction.prepare_cached("INSERT OR REPLACE INTO entry VALUES (?, ?)")?;
+        let ticket = transaction.prepare_cached("INSERT OR REPLACE INTO ticket_entry VALUES (?, ?, ?)")?;
+        Ok(Self { entry, ticket })
     }
 
-    pub(super) fn insert(&mut self, key: &[u8], value: &[u8]) -> rusqlite::Result<()> {
-        self.0.execute(params![key, value]).map(drop)
+    pub(super) fn insert(&mut self, Entry { key, value, ticket }: Entry<'_>) -> rusqlite::Result<()> {
+        let inserted = match ticket {
+            Some(number) => self.ticket.execute(params![number, key, value]),
+            None => self.entry.execute(params![key, value]),
+        };
+        inserted.map(drop)
     }
 }
 
@@ -247,16 +258,36 @@ fn restore(connection: &Connection, path: &Path, settings: Settings) -> Result<L
     }
     check(connection, path)?;
     let mut restoring = Restoring::new(settings);
-    let count: i64 = connection.query_row("SELECT count(*) FROM entry", [], |row| row.get(0)).map_err(sqlite)?;
-    restoring.reserve(usize::try_from(count).unwrap_or_default());
     let mut statement = connection.prepare("SELECT key, value FROM entry").map_err(sqlite)?;
     let mut rows = statement.query([]).map_err(sqlite)?;
     while let Some(row) = rows.next().map_err(sqlite)? {
-        let bytes = |column| Ok(row.get_ref(column)?.as_blob()?);
-        let (key, value) = (bytes(0).map_err(sqlite)?, bytes(1).map_err(sqlite)?);
+        let (key, value) = (blob(row, 0).map_err(sqlite)?, blob(row, 1).map_err(sqlite)?);
         restoring.take(key, value).map_err(damage)?;
     }
+    if has_table(connection, "ticket_entry").map_err(sqlite)? {
+        let last: Option<u32> =
+            connection.query_row("SELECT max(number) FROM ticket_entry", [], |row| row.get(0)).map_err(sqlite)?;
+        restoring.reserve(last.unwrap_or_default() as usize);
+        let mut statement =
+            connection.prepare("SELECT number, key, value FROM ticket_entry ORDER BY number").map_err(sqlite)?;
+        let mut rows = statement.query([]).map_err(sqlite)?;
+        while let Some(row) = rows.next().map_err(sqlite)? {
+            let number = row.get(0).map_err(sqlite)?;
+            let (key, value) = (blob(row, 1).map_err(sqlite)?, blob(row, 2).map_err(sqlite)?);
+            restoring.take_ticket(number, key, value).map_err(damage)?;
+        }
+    }
     restoring.finish().map_err(damage)
+}
+
+fn blob<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r [u8]> {
+    Ok(row.get_ref(column)?.as_blob()?)
+}
+
+/// Whether the journal has a table; those of earlier versions have others.
+pub(super) fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let found = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?";
+    connection.query_row(found, [name], |row| row.get(0))
 }
 
 /// Looks whether the file holds together: an entry that a damaged page no longer leads to would go unnoticed.
@@ -389,6 +420,31 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_whose_tickets_stood_among_the_other_entries_is_read_and_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = SqliteJournal::open(folder.path()).unwrap();
+        let mut ledger = journal.restore(Settings::default()).unwrap();
+        fill(&mut ledger);
+        journal.commit(&ledger).unwrap();
+        let before = "INSERT INTO entry SELECT key, value FROM ticket_entry; DROP TABLE ticket_entry";
+        journal.connection.execute_batch(before).unwrap();
+        drop(journal);
+        assert_eq!(all(&SqliteJournal::read(folder.path(), Settings::default()).unwrap()), all(&ledger));
+
+        let mut journal = SqliteJournal::open(folder.path()).unwrap();
+        let mut ledger = journal.restore(Settings::default()).unwrap();
+        let number = ledger.partition(&Partition { topic: "t".into(), number: 3 });
+        for (offset, key) in [(3, "new"), (4, "b")] {
+            let outcome = ledger.apply("s", number, 9, &ticket(key, 2, State::Open), Findings::default());
+            ledger.finish_record(number, offset, Some(9), outcome);
+        }
+        journal.commit(&ledger).unwrap();
+        let restored = journal.restore(Settings::default()).unwrap();
+        assert_eq!(all(&restored), all(&ledger));
+        assert_eq!(restored.slot_count(), 4);
+    }
+
+    #[test]
     fn partitions_that_counted_nothing_before_a_restart_do_not_shift_those_that_did() {
         let folder = tempfile::tempdir().unwrap();
         let partition = |number| Partition { topic: "t".into(), number };
@@ -464,13 +520,12 @@ mod tests {
     fn damage_stops_the_start_with_the_way_out() {
         let damages = [
             ("checksum", "UPDATE entry SET value = CAST(substr(value, 1, 6) || x'00' || substr(value, 8) AS BLOB)"),
+            ("checksum", "UPDATE ticket_entry SET key = x'6b0102030405060708090a0b0c0d0e0f10' WHERE number = 3"),
+            ("the tickets: 2 are there, 3 were written", "DELETE FROM ticket_entry WHERE number = 3"),
+            ("the tickets: 1 are there, 2 were written", "DELETE FROM ticket_entry WHERE number = 1"),
             (
-                "checksum",
-                "UPDATE entry SET key = x'6b0102030405060708090a0b0c0d0e0f10' WHERE key = (SELECT max(key) FROM entry WHERE substr(key, 1, 1) = x'6b')",
-            ),
-            (
-                "the tickets: 2 are there, 3 were written",
-                "DELETE FROM entry WHERE key = (SELECT max(key) FROM entry WHERE substr(key, 1, 1) = x'6b')",
+                "the tickets: 3 are there, 4 were written",
+                "INSERT INTO ticket_entry SELECT 4, key, value FROM ticket_entry WHERE number = 1",
             ),
             (
                 "the series of t[3]",

@@ -10,6 +10,7 @@ pub mod moved;
 mod series;
 #[cfg(test)]
 mod tests;
+mod tickets;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,40 +18,16 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
 
 pub use held::{Arrival, Delta, Effort, Held, Piece, best, compare};
 pub use ledgers::Ledgers;
 pub use series::{Counters, Label, Labels, RESOLUTION_BUCKETS, Series};
+pub use tickets::{Slot, TicketKey, Tickets};
 
 use crate::outcome::Outcome;
 use crate::record::Partition;
 use crate::ticket::Ticket;
 use crate::verdict::{Findings, Policy};
-
-/// A ticket's identity over all sources: a 128-bit hash of source and key, whose form never changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct TicketKey(pub u128);
-
-impl TicketKey {
-    /// The identity of the ticket with this key at this source.
-    pub fn of(source: &str, key: &str) -> Self {
-        let mut bytes: SmallVec<[u8; 128]> = SmallVec::new();
-        bytes.extend_from_slice(source.as_bytes());
-        bytes.push(0);
-        bytes.extend_from_slice(key.as_bytes());
-        Self(xxhash_rust::xxh3::xxh3_128(&bytes))
-    }
-}
-
-/// What is kept of a ticket.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Slot {
-    /// All that the ledger knows of it.
-    Held(Box<Held>),
-    /// Only that it was there: it was closed and its retention is over.
-    Retired,
-}
 
 /// The settings of a ledger.
 #[derive(Clone, Copy, Debug)]
@@ -134,7 +111,7 @@ impl PartitionState {
 #[derive(Debug)]
 pub struct Ledger {
     settings: Settings,
-    tickets: HashMap<TicketKey, Slot>,
+    tickets: Tickets,
     partitions: Vec<PartitionState>,
     numbers: HashMap<Partition, u32>,
     teams: Arc<Labels>,
@@ -151,7 +128,7 @@ impl Ledger {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
-            tickets: HashMap::new(),
+            tickets: Tickets::default(),
             partitions: Vec::new(),
             numbers: HashMap::new(),
             teams: Arc::new(Labels::new(settings.team_cap)),
@@ -179,7 +156,7 @@ impl Ledger {
         let key = TicketKey::of(source, &ticket.key);
         let policy = self.settings.policy;
         let deltas = &mut self.deltas;
-        let slot = self.tickets.entry(key).or_insert_with(|| {
+        let slot = self.tickets.get_or_insert_with(key, || {
             let held = Held::new(source, ticket, &findings, policy, arrival);
             held.count_first(arrival, deltas);
             Slot::Held(Box::new(held))
@@ -282,8 +259,8 @@ impl Ledger {
     }
 
     /// Takes back the tickets that a journal held, in place of all that are there.
-    pub fn restore_tickets(&mut self, tickets: HashMap<TicketKey, Slot>) {
-        self.closed = tickets.iter().filter_map(|(key, slot)| closed_entry(*key, slot)).collect();
+    pub fn restore_tickets(&mut self, tickets: Tickets) {
+        self.closed = tickets.iter().filter_map(|(key, slot)| closed_entry(key, slot)).collect();
         self.tickets = tickets;
     }
 
@@ -298,14 +275,19 @@ impl Ledger {
 
     /// Takes notice of the key of the record that a ticket came by, as a hash; says whether an earlier one had another.
     pub fn note_record_key(&mut self, ticket: TicketKey, hash: u32) -> bool {
-        let Some(Slot::Held(held)) = self.tickets.get_mut(&ticket) else { return false };
+        let Some(Slot::Held(held)) = self.tickets.get_mut(ticket) else { return false };
         let before = std::mem::replace(&mut held.record_key, hash);
         before != 0 && before != hash
     }
 
     /// What is kept of a ticket.
     pub fn ticket(&self, key: TicketKey) -> Option<&Slot> {
-        self.tickets.get(&key)
+        self.tickets.get(key)
+    }
+
+    /// The how-manieth ticket of this ledger it is, from 1, with what is kept of it.
+    pub fn numbered(&self, key: TicketKey) -> Option<(u32, &Slot)> {
+        self.tickets.numbered(key)
     }
 
     /// A ticket that is held.
@@ -318,17 +300,17 @@ impl Ledger {
 
     /// Every ticket with what is kept of it, in no order.
     pub fn slots(&self) -> impl Iterator<Item = (TicketKey, &Slot)> {
-        self.tickets.iter().map(|(key, slot)| (*key, slot))
+        self.tickets.iter()
     }
 
     /// How many tickets there are, those included that have left memory.
     pub fn slot_count(&self) -> usize {
-        self.tickets.len()
+        self.tickets.count()
     }
 
     /// All tickets held, in no order.
     pub fn tickets(&self) -> impl Iterator<Item = &Held> {
-        self.tickets.values().filter_map(|slot| match slot {
+        self.tickets.iter().filter_map(|(_, slot)| match slot {
             Slot::Held(held) => Some(&**held),
             Slot::Retired => None,
         })

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-
-use super::{Counters, Effort, Fresh, Held, Label, Labels, Ledger, PartitionState, Series, Settings, Slot, TicketKey};
+use super::{
+    Counters, Effort, Fresh, Held, Label, Labels, Ledger, PartitionState, Series, Settings, Slot, TicketKey, Tickets,
+};
 use crate::record::Partition;
 use crate::ticket::{Affects, Kind};
 
@@ -26,7 +26,7 @@ pub struct Clash {
 /// When two of them hold the same ticket.
 pub fn merged(ledgers: Vec<Ledger>, settings: Settings) -> Result<Ledger, Clash> {
     let mut whole = Ledger::new(settings);
-    let mut tickets: HashMap<TicketKey, Slot> = HashMap::new();
+    let mut tickets = Tickets::default();
     for mut ledger in ledgers {
         let teams = taken_over(&ledger.teams, Arc::make_mut(&mut whole.teams));
         let services = taken_over(&ledger.services, Arc::make_mut(&mut whole.services));
@@ -45,16 +45,16 @@ pub fn merged(ledgers: Vec<Ledger>, settings: Settings) -> Result<Ledger, Clash>
                 })
             })
             .collect();
-        for (key, mut slot) in ledger.tickets {
+        for (key, mut slot) in ledger.tickets.drain() {
             if let Slot::Held(held) = &mut slot {
                 held.home = numbers.get(held.home as usize).copied().unwrap_or_default();
                 relabel(held, team, service);
             }
-            match tickets.remove(&key) {
-                Some(Slot::Held(before)) if matches!(slot, Slot::Held(_)) => return Err(clash(&whole, &before, &slot)),
-                Some(before @ Slot::Held(_)) => tickets.insert(key, before),
+            match tickets.get(key) {
+                Some(Slot::Held(before)) if matches!(slot, Slot::Held(_)) => return Err(clash(&whole, before, &slot)),
+                Some(Slot::Held(_)) => {}
                 Some(Slot::Retired) | None => tickets.insert(key, slot),
-            };
+            }
         }
     }
     whole.restore_tickets(tickets);
@@ -75,16 +75,16 @@ fn clash(whole: &Ledger, before: &Held, slot: &Slot) -> Clash {
 /// A ledger for each partition: a ticket goes to the partition by which it came first.
 pub fn split(whole: &Ledger) -> BTreeMap<Partition, Ledger> {
     let mut parts: Vec<Ledger> = whole.partitions.iter().map(|state| part(whole, state.clone())).collect();
-    let mut tickets: Vec<HashMap<TicketKey, Slot>> = vec![HashMap::new(); parts.len()];
-    for (key, slot) in &whole.tickets {
+    let mut tickets: Vec<Tickets> = parts.iter().map(|_| Tickets::default()).collect();
+    for (key, slot) in whole.tickets.iter() {
         match slot {
             Slot::Held(held) => {
                 if let Some(tickets) = tickets.get_mut(held.home as usize) {
-                    tickets.insert(*key, Slot::Held(Box::new(Held { home: 0, ..(**held).clone() })));
+                    tickets.insert(key, Slot::Held(Box::new(Held { home: 0, ..(**held).clone() })));
                 }
             }
             // By which it came is not kept: an event of it is late whichever way it comes.
-            Slot::Retired => tickets.iter_mut().for_each(|tickets| _ = tickets.insert(*key, Slot::Retired)),
+            Slot::Retired => tickets.iter_mut().for_each(|tickets| tickets.insert(key, Slot::Retired)),
         }
     }
     parts.iter_mut().zip(tickets).for_each(|(part, tickets)| part.restore_tickets(tickets));
@@ -99,10 +99,10 @@ pub fn spread(
     count: i32,
     of: impl Fn(TicketKey) -> i32,
 ) -> BTreeMap<Partition, Ledger> {
-    let mut parts: Vec<(PartitionState, HashMap<TicketKey, Slot>)> = (0..count)
+    let mut parts: Vec<(PartitionState, Tickets)> = (0..count)
         .map(|number| {
             let partition = Partition { topic: copy.clone(), number };
-            (PartitionState::new(partition, false), HashMap::new())
+            (PartitionState::new(partition, false), Tickets::default())
         })
         .collect();
     let all = parts.len().max(1);
@@ -112,8 +112,8 @@ pub fn spread(
         counted.for_each(|(series, value)| Arc::make_mut(&mut part.counters).add(series, value));
         part.watermark = part.watermark.max(state.watermark);
     }
-    for (key, slot) in &whole.tickets {
-        let number = usize::try_from(of(*key)).unwrap_or_default();
+    for (key, slot) in whole.tickets.iter() {
+        let number = usize::try_from(of(key)).unwrap_or_default();
         let Some((part, tickets)) = parts.get_mut(number) else { continue };
         let slot = match slot {
             Slot::Retired => Slot::Retired,
@@ -122,9 +122,9 @@ pub fn spread(
                 Slot::Held(Box::new(Held { home: 0, ..(**held).clone() }))
             }
         };
-        tickets.insert(*key, slot);
+        tickets.insert(key, slot);
     }
-    let made = |(state, tickets): (PartitionState, HashMap<TicketKey, Slot>)| {
+    let made = |(state, tickets): (PartitionState, Tickets)| {
         let partition = state.partition.clone();
         let mut ledger = part(whole, state);
         ledger.restore_tickets(tickets);

@@ -75,8 +75,8 @@ fn write(
 ) -> Result<(), KafkaJournalError> {
     for (partition, ledger) in ledgers {
         let journal = topics.beside(partition);
-        entry::all(ledger, |key, value| {
-            producer.send_to(&journal, key, value);
+        entry::all(ledger, |entry| {
+            producer.send_to(&journal, entry.key, entry.value);
             Ok::<_, CodecError>(())
         })?;
     }

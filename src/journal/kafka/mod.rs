@@ -298,8 +298,8 @@ impl KafkaJournal {
             let Some(state) = ledger.partitions().first() else { continue };
             let written = self.written.get(&state.partition).unwrap_or(&nothing);
             let journal = self.topics.beside(&state.partition);
-            written.missing(ledger, |key, value| {
-                producer.send_to(&journal, key, value);
+            written.missing(ledger, |entry| {
+                producer.send_to(&journal, entry.key, entry.value);
                 Ok::<_, CodecError>(())
             })?;
         }
