@@ -41,11 +41,13 @@ pub fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
 /// Gives tickets that stand among the other entries a table of their own.
 fn number_tickets(connection: &mut Connection) -> rusqlite::Result<()> {
     const TICKETS: &str = "FROM entry WHERE key >= x'6b' AND key < x'6c'";
-    let transaction = connection.transaction()?;
-    let moved = format!("INSERT INTO ticket_entry (key, value) SELECT key, value {TICKETS}");
-    if transaction.execute(&moved, [])? > 0 {
-        transaction.execute(&format!("DELETE {TICKETS}"), [])?;
+    if !connection.query_row(&format!("SELECT EXISTS (SELECT 1 {TICKETS})"), [], |row| row.get(0))? {
+        return Ok(());
     }
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(&format!(
+        "INSERT INTO ticket_entry (key, value) SELECT key, value {TICKETS}; DELETE {TICKETS}"
+    ))?;
     transaction.commit()
 }
 

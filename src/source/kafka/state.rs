@@ -20,6 +20,9 @@ const BUFFER_RECORDS: usize = 50_000;
 
 /// How long to wait before brokers are asked again that did not answer, or did not know yet.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// For how long an error that stays the same is not logged again: a client that has lost its brokers says so many times in a
+/// millisecond.
+const SAID_ONCE: Duration = Duration::from_secs(30);
 
 /// What is known of the source at the moment.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +44,8 @@ pub struct SourceState {
     pub caught_up: Option<Instant>,
     /// The last error, which may have passed.
     pub last_error: Option<String>,
+    /// When that was logged.
+    said: Option<Instant>,
     /// Why the source ended, if it ended by itself.
     pub failed: Option<SourceError>,
 }
@@ -114,8 +119,21 @@ impl Shared {
 
     pub(super) fn note_error(&self, error: impl fmt::Display) {
         let text = error.to_string();
-        tracing::warn!(error = text, "Kafka");
-        self.state().last_error = Some(text);
+        if self.is_news(&text) {
+            tracing::warn!(error = text, "Kafka");
+        }
+    }
+
+    /// Takes notice of an error; says whether it is another one than the last, or that was logged some time ago.
+    fn is_news(&self, error: &str) -> bool {
+        let mut state = self.state();
+        let same = state.last_error.as_deref() == Some(error);
+        if same && state.said.is_some_and(|said| said.elapsed() < SAID_ONCE) {
+            return false;
+        }
+        state.said = Some(Instant::now());
+        state.last_error = Some(error.to_owned());
+        true
     }
 
     /// Asks again until there is an answer; `None` when the source is to end before.
@@ -265,6 +283,13 @@ fn weight(record: &Record) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_that_stays_the_same_is_logged_once() {
+        let shared = Shared::default();
+        let said = ["no broker", "no broker", "no topic", "no broker"].map(|error| shared.is_news(error));
+        assert_eq!(said, [true, false, true, true]);
+    }
 
     #[test]
     fn a_thread_that_panics_ends_the_source_with_the_place_alone_before_what_it_owns_is_dropped() {
