@@ -342,12 +342,10 @@ impl Restoring {
     ///
     /// # Errors
     /// As [`Restoring::take`], and when one is left out or comes twice.
-    pub fn take_ticket(&mut self, number: u32, key: &[u8], value: &[u8]) -> Result<(), Damage> {
+    pub fn take_ticket(&mut self, number: i64, key: &[u8], value: &[u8]) -> Result<(), Damage> {
         self.take(key, value)?;
-        match self.tickets.count() as u64 {
-            found if found == u64::from(number) => Ok(()),
-            found => Err(Damage::new("the tickets", Cause::Missing { found, expected: number.into() })),
-        }
+        let (found, expected) = (self.tickets.count() as u64, u64::try_from(number).unwrap_or_default());
+        if found == expected { Ok(()) } else { Err(Damage::new("the tickets", Cause::Missing { found, expected })) }
     }
 
     /// The ledger.

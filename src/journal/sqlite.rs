@@ -252,32 +252,42 @@ impl<'t> Insertion<'t> {
 
 fn restore(connection: &Connection, path: &Path, settings: Settings) -> Result<Ledger, SqliteError> {
     let sqlite = |cause| at(path, cause);
-    let damage = |damage: Damage| SqliteError::Damaged { path: path.to_owned(), what: damage.to_string() };
     if let Some(ledger) = earlier::read(connection, settings).map_err(sqlite)? {
         return Ok(ledger);
     }
     check(connection, path)?;
     let mut restoring = Restoring::new(settings);
-    let mut statement = connection.prepare("SELECT key, value FROM entry").map_err(sqlite)?;
+    each_row(connection, path, "SELECT key, value FROM entry", |row| Ok(restoring.take(blob(row, 0)?, blob(row, 1)?)))?;
+    if has_table(connection, "ticket_entry").map_err(sqlite)? {
+        // Not by the highest number, which may be damaged.
+        let count: i64 =
+            connection.query_row("SELECT count(*) FROM ticket_entry", [], |row| row.get(0)).map_err(sqlite)?;
+        restoring.reserve(usize::try_from(count).unwrap_or_default());
+        each_row(connection, path, "SELECT number, key, value FROM ticket_entry ORDER BY number", |row| {
+            Ok(restoring.take_ticket(row.get(0)?, blob(row, 1)?, blob(row, 2)?))
+        })?;
+    }
+    restoring.finish().map_err(|damage| damaged(path, &damage))
+}
+
+/// Shows the rows of a query one after the other, up to the first that is damaged.
+fn each_row(
+    connection: &Connection,
+    path: &Path,
+    query: &str,
+    mut take: impl FnMut(&Row<'_>) -> rusqlite::Result<Result<(), Damage>>,
+) -> Result<(), SqliteError> {
+    let sqlite = |cause| at(path, cause);
+    let mut statement = connection.prepare(query).map_err(sqlite)?;
     let mut rows = statement.query([]).map_err(sqlite)?;
     while let Some(row) = rows.next().map_err(sqlite)? {
-        let (key, value) = (blob(row, 0).map_err(sqlite)?, blob(row, 1).map_err(sqlite)?);
-        restoring.take(key, value).map_err(damage)?;
+        take(row).map_err(sqlite)?.map_err(|damage| damaged(path, &damage))?;
     }
-    if has_table(connection, "ticket_entry").map_err(sqlite)? {
-        let last: Option<u32> =
-            connection.query_row("SELECT max(number) FROM ticket_entry", [], |row| row.get(0)).map_err(sqlite)?;
-        restoring.reserve(last.unwrap_or_default() as usize);
-        let mut statement =
-            connection.prepare("SELECT number, key, value FROM ticket_entry ORDER BY number").map_err(sqlite)?;
-        let mut rows = statement.query([]).map_err(sqlite)?;
-        while let Some(row) = rows.next().map_err(sqlite)? {
-            let number = row.get(0).map_err(sqlite)?;
-            let (key, value) = (blob(row, 1).map_err(sqlite)?, blob(row, 2).map_err(sqlite)?);
-            restoring.take_ticket(number, key, value).map_err(damage)?;
-        }
-    }
-    restoring.finish().map_err(damage)
+    Ok(())
+}
+
+fn damaged(path: &Path, damage: &Damage) -> SqliteError {
+    SqliteError::Damaged { path: path.to_owned(), what: damage.to_string() }
 }
 
 fn blob<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r [u8]> {
@@ -523,6 +533,11 @@ mod tests {
             ("checksum", "UPDATE ticket_entry SET key = x'6b0102030405060708090a0b0c0d0e0f10' WHERE number = 3"),
             ("the tickets: 2 are there, 3 were written", "DELETE FROM ticket_entry WHERE number = 3"),
             ("the tickets: 1 are there, 2 were written", "DELETE FROM ticket_entry WHERE number = 1"),
+            (
+                "the tickets: 3 are there, 4294967296 were written",
+                "UPDATE ticket_entry SET number = 4294967296 WHERE number = 3",
+            ),
+            ("the tickets: 1 are there, 0 were written", "UPDATE ticket_entry SET number = -1 WHERE number = 1"),
             (
                 "the tickets: 3 are there, 4 were written",
                 "INSERT INTO ticket_entry SELECT 4, key, value FROM ticket_entry WHERE number = 1",

@@ -77,11 +77,7 @@ impl Tickets {
 
     /// Keeps this of a ticket in place of what was kept; its number stays.
     pub fn insert(&mut self, key: TicketKey, slot: Slot) {
-        let mut new = Some(slot);
-        let kept = self.get_or_insert_with(key, || new.take().unwrap_or(Slot::Retired));
-        if let Some(slot) = new {
-            *kept = slot;
-        }
+        *self.get_or_insert_with(key, || Slot::Retired) = slot;
     }
 
     /// Takes all out, in no order.
