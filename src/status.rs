@@ -1,5 +1,6 @@
 //! What pipeline, signals and server know of the running service.
 
+use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use arc_swap::ArcSwap;
 use crate::classify::Classifier;
 use crate::metrics::Metrics;
 use crate::prepare::Rules;
-use crate::source::kafka::SourceWatch;
+use crate::source::kafka::{Noted, SourceWatch};
 
 /// What the server knows of the service.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub struct Status {
     rules: ArcSwap<Classifier>,
     /// Packs and services that wait for the next batch.
     reloaded: Mutex<Option<Rules>>,
-    last_error: Mutex<Option<String>>,
+    last_error: Mutex<Option<Noted>>,
     last_progress: Mutex<Instant>,
     stuck_after: Duration,
 }
@@ -53,10 +54,10 @@ impl Status {
         self.rules.load_full()
     }
 
-    /// The last error of the pipeline or the source.
-    pub fn last_error(&self) -> Option<String> {
+    /// The last error of the pipeline or the source, which may have passed.
+    pub fn last_error(&self) -> Option<Noted> {
         let own = lock(&self.last_error).clone();
-        own.or(self.source.state().last_error)
+        own.into_iter().chain(self.source.state().last_error).max_by_key(|noted| noted.at)
     }
 
     /// Why the service is not ready; `None` when it is.
@@ -66,9 +67,8 @@ impl Status {
             return Some(failed.to_string());
         }
         if !self.source.has_joined() {
-            return Some(self.last_error().map_or("no partition is assigned yet".to_owned(), |error| {
-                format!("no partition is assigned yet: {error}")
-            }));
+            let cause = self.last_error().map_or(String::new(), |error| format!(": {}", error.text));
+            return Some(format!("no partition is assigned yet{cause}"));
         }
         let waiting = state.assigned.len() - state.running.len();
         if waiting > 0 {
@@ -83,14 +83,15 @@ impl Status {
         let progress = *lock(&self.last_progress);
         let waiting = state.caught_up.map_or(progress, |caught_up| caught_up.max(progress)).elapsed();
         let lag: i64 = state.lag().map(|(_, lag)| lag).sum();
-        let cause = self.last_error().map_or(String::new(), |error| format!(": {error}"));
+        let since = self.last_error().filter(|error| error.at > progress);
+        let cause = since.map_or(String::new(), |error| format!(": {}", error.text));
         (lag > 0 && waiting > self.stuck_after)
             .then(|| format!("{lag} records wait and none was committed for {} s{cause}", waiting.as_secs()))
     }
 
-    /// Takes notice of an error; `None` when the last one is over.
-    pub fn note_error(&self, error: Option<String>) {
-        *lock(&self.last_error) = error;
+    /// Takes notice of an error.
+    pub fn note_error(&self, error: impl Display) {
+        *lock(&self.last_error) = Some(Noted::now(error));
     }
 
     /// Offers packs and services that were loaded anew to the pipeline.

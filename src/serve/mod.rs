@@ -206,7 +206,7 @@ fn reload(config: &Config, status: &Status) {
         }
         Err(reason) => {
             tracing::error!("packs and services not loaded anew, those in use stay:\n{reason}");
-            status.note_error(Some(format!("reload refused: {reason}")));
+            status.note_error(format_args!("reload refused: {reason}"));
             "refused"
         }
     };

@@ -182,12 +182,11 @@ impl Worker {
         loop {
             match self.pipeline.commit() {
                 Ok(positions) => {
-                    self.status.note_error(None);
                     self.status.note_progress();
                     return self.source.committed(positions);
                 }
                 Err(error) => {
-                    self.status.note_error(Some(error.to_string()));
+                    self.status.note_error(&error);
                     if error.is_lost() {
                         tracing::warn!(%error, "everything is read back from the journal");
                         return self.go_back();

@@ -34,6 +34,7 @@ pub struct Summary {
     lag: Vec<Lag>,
     last_progress: Option<String>,
     last_error: Option<String>,
+    last_error_at: Option<String>,
     now: Option<String>,
 }
 
@@ -60,6 +61,7 @@ pub fn summary(status: &Status) -> Summary {
     let rules = status.rules();
     let progress = status.metrics.last_progress.get();
     let dead_letters = &status.metrics.dead_letters;
+    let error = status.last_error();
     Summary {
         version: env!("CARGO_PKG_VERSION"),
         ready: reason.is_none(),
@@ -83,7 +85,8 @@ pub fn summary(status: &Status) -> Summary {
             .collect(),
         lag: lag(status),
         last_progress: (progress > 0.0).then(|| rfc3339(progress)).flatten(),
-        last_error: status.last_error(),
+        last_error_at: error.as_ref().and_then(|error| rfc3339(unix_seconds() - error.at.elapsed().as_secs_f64())),
+        last_error: error.map(|error| error.text),
         now: rfc3339(unix_seconds()),
     }
 }

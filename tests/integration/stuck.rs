@@ -27,6 +27,10 @@ fn records_that_wait_without_progress_make_it_not_ready_and_say_why() {
     broker.create_topic(&tagged, 1);
     instance.wait_for_records(&topic, messages.len());
     until("it is ready again", || instance.get("/readyz").filter(|(status, _)| *status == 200));
+    let (_, page) = instance.get("/status.json").unwrap();
+    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+    let [error, seen, progress] = ["last_error", "last_error_at", "last_progress"].map(|name| page[name].as_str());
+    assert!(error.unwrap().contains(&tagged) && seen.unwrap() <= progress.unwrap(), "it is shown as past: {page}");
     assert_exact(&config, &messages);
     assert!(instance.terminate());
 }

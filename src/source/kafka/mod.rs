@@ -31,7 +31,7 @@ use rdkafka::{Offset, TopicPartitionList};
 pub use error::SourceError;
 pub use membership::{Generation, Membership};
 pub use range::RangeReader;
-pub use state::{SourceState, SourceWatch};
+pub use state::{Noted, SourceState, SourceWatch};
 
 use self::context::Context;
 use self::reader::{Reader, Reading};

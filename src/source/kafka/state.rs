@@ -24,6 +24,22 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// millisecond.
 const SAID_ONCE: Duration = Duration::from_secs(30);
 
+/// An error that may have passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// What went wrong.
+    pub text: String,
+    /// When it was last seen.
+    pub at: Instant,
+}
+
+impl Noted {
+    /// An error of this moment.
+    pub fn now(error: impl fmt::Display) -> Self {
+        Self { text: error.to_string(), at: Instant::now() }
+    }
+}
+
 /// What is known of the source at the moment.
 #[derive(Clone, Debug, Default)]
 pub struct SourceState {
@@ -43,7 +59,7 @@ pub struct SourceState {
     /// When nothing waited to be committed, as far as known.
     pub caught_up: Option<Instant>,
     /// The last error, which may have passed.
-    pub last_error: Option<String>,
+    pub last_error: Option<Noted>,
     /// When that was logged.
     said: Option<Instant>,
     /// Why the source ended, if it ended by itself.
@@ -118,22 +134,22 @@ impl Shared {
     }
 
     pub(super) fn note_error(&self, error: impl fmt::Display) {
-        let text = error.to_string();
-        if self.is_news(&text) {
-            tracing::warn!(error = text, "Kafka");
+        let noted = Noted::now(error);
+        if self.is_news(&noted) {
+            tracing::warn!(error = noted.text, "Kafka");
         }
     }
 
     /// Takes notice of an error; says whether it is another one than the last, or that was logged some time ago.
-    fn is_news(&self, error: &str) -> bool {
+    fn is_news(&self, error: &Noted) -> bool {
         let mut state = self.state();
-        let same = state.last_error.as_deref() == Some(error);
-        if same && state.said.is_some_and(|said| said.elapsed() < SAID_ONCE) {
-            return false;
+        let last = state.last_error.replace(error.clone());
+        let same = last.is_some_and(|last| last.text == error.text);
+        let is_news = !same || state.said.is_none_or(|said| error.at.duration_since(said) >= SAID_ONCE);
+        if is_news {
+            state.said = Some(error.at);
         }
-        state.said = Some(Instant::now());
-        state.last_error = Some(error.to_owned());
-        true
+        is_news
     }
 
     /// Asks again until there is an answer; `None` when the source is to end before.
@@ -287,8 +303,15 @@ mod tests {
     #[test]
     fn an_error_that_stays_the_same_is_logged_once() {
         let shared = Shared::default();
-        let said = ["no broker", "no broker", "no topic", "no broker"].map(|error| shared.is_news(error));
-        assert_eq!(said, [true, false, true, true]);
+        let begin = Instant::now();
+        let said = [("no broker", 0), ("no broker", 29), ("no broker", 31), ("no topic", 32), ("no broker", 33)];
+        let said = said.map(|(text, seconds)| {
+            let noted = Noted { at: begin + Duration::from_secs(seconds), ..Noted::now(text) };
+            let is_news = shared.is_news(&noted);
+            assert_eq!(shared.state().last_error, Some(noted), "shown with the time at which it was last seen");
+            is_news
+        });
+        assert_eq!(said, [true, false, true, true, true]);
     }
 
     #[test]
