@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::codec;
 use super::entry;
-use super::sqlite::{Insertion, has_table};
+use super::tables::{Insertion, has_table};
 use crate::ledger::{Counters, Fresh, Ledger, PartitionState, Settings, Slot, TicketKey};
 use crate::record::Partition;
 

@@ -11,6 +11,7 @@ pub mod import;
 mod inspect;
 pub mod kafka;
 mod sqlite;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};

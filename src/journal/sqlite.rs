@@ -8,11 +8,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
 use super::codec::CodecError;
 use super::earlier;
-use super::entry::{self, Damage, Entry, Restoring, Written};
+use super::entry::{self, Damage, Restoring, Written};
+use super::tables::{Insertion, SCHEMA, has_table};
 use crate::ledger::{Ledger, Settings};
 
 /// The name of the file in its folder.
@@ -25,12 +26,6 @@ const CACHE_KIB: i64 = 64 * 1024;
 /// After how many pages the write-ahead log is worked into the file: 16 MiB. What is worked in more often is written more
 /// often.
 const CHECKPOINT_PAGES: i64 = 4096;
-
-const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS entry (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS ticket_entry (number INTEGER PRIMARY KEY, key BLOB NOT NULL, value BLOB NOT NULL);
-";
 
 /// What goes wrong with the file.
 #[derive(Debug, thiserror::Error)]
@@ -227,29 +222,6 @@ impl SqliteJournal {
     }
 }
 
-/// Writes entries, each in place of the one that has the key. Tickets go by their number: those that change together are
-/// then few pages, and to find one takes no comparing of keys.
-pub(super) struct Insertion<'t> {
-    entry: CachedStatement<'t>,
-    ticket: CachedStatement<'t>,
-}
-
-impl<'t> Insertion<'t> {
-    pub(super) fn new(transaction: &'t Transaction<'_>) -> rusqlite::Result<Self> {
-        let entry = transaction.prepare_cached("INSERT OR REPLACE INTO entry VALUES (?, ?)")?;
-        let ticket = transaction.prepare_cached("INSERT OR REPLACE INTO ticket_entry VALUES (?, ?, ?)")?;
-        Ok(Self { entry, ticket })
-    }
-
-    pub(super) fn insert(&mut self, Entry { key, value, ticket }: Entry<'_>) -> rusqlite::Result<()> {
-        let inserted = match ticket {
-            Some(number) => self.ticket.execute(params![number, key, value]),
-            None => self.entry.execute(params![key, value]),
-        };
-        inserted.map(drop)
-    }
-}
-
 fn restore(connection: &Connection, path: &Path, settings: Settings) -> Result<Ledger, SqliteError> {
     let sqlite = |cause| at(path, cause);
     if let Some(ledger) = earlier::read(connection, settings).map_err(sqlite)? {
@@ -292,12 +264,6 @@ fn damaged(path: &Path, damage: &Damage) -> SqliteError {
 
 fn blob<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r [u8]> {
     Ok(row.get_ref(column)?.as_blob()?)
-}
-
-/// Whether the journal has a table; those of earlier versions have others.
-pub(super) fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
-    let found = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?";
-    connection.query_row(found, [name], |row| row.get(0))
 }
 
 /// Looks whether the file holds together: an entry that a damaged page no longer leads to would go unnoticed.
