@@ -42,6 +42,13 @@ impl Coverage {
         if (1..=self.position - self.records).contains(&missing) { missing } else { 0 }
     }
 
+    /// Takes the first record seen for the first that there is. Not where some offsets behind it are missing: unlike a topic, a
+    /// dump can lack records anywhere.
+    pub fn begin_as_seen(&mut self) {
+        let has_no_hole = |first: &i64| self.position - first == self.records;
+        self.start = self.first.map(|(offset, _)| offset).filter(has_no_hole).unwrap_or_default();
+    }
+
     /// From when on nothing is missing, where that can be told: what is gone lies before the first offset.
     pub fn since(&self) -> Option<Timestamp> {
         let time = self.first.and_then(|(_, time)| time).filter(|_| self.gone() <= self.start);
@@ -87,6 +94,17 @@ mod tests {
         let mut covered = Coverage::new(partition(), 100, 101);
         (0..100).for_each(|offset| covered.see(offset, None));
         assert_eq!(covered.gone(), 0);
+    }
+
+    #[test]
+    fn a_dump_that_lacks_records_behind_its_first_vouches_for_nothing() {
+        for (seen, since) in [(40..100, Some(40)), (40..95, None)] {
+            // The journal has counted from offset 30 on.
+            let mut covered = Coverage::new(partition(), 100, 70);
+            seen.for_each(|offset| covered.see(offset, Some(offset)));
+            covered.begin_as_seen();
+            assert_eq!(covered.since().map(Timestamp::as_millisecond), since);
+        }
     }
 
     #[test]

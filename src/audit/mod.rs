@@ -188,9 +188,7 @@ impl Taken {
                 self.take(record);
             }
         }
-        for covered in self.coverage.values_mut() {
-            covered.start = covered.first.map_or(0, |(offset, _)| offset);
-        }
+        self.coverage.values_mut().for_each(Coverage::begin_as_seen);
         self.coverage.keys().for_each(|partition| self.say_how_many(partition));
         Ok(())
     }

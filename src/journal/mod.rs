@@ -100,6 +100,11 @@ impl Journal {
         }
     }
 
+    /// Whether it was put back from a backup and has not caught up yet.
+    pub fn is_behind(&self) -> bool {
+        matches!(self, Self::Sqlite(journal, _) if journal.is_behind())
+    }
+
     /// The name of its kind.
     pub fn kind(&self) -> &'static str {
         match self {

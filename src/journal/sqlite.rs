@@ -21,6 +21,9 @@ pub const FILE: &str = "journal.sqlite";
 /// The file that the writing process locks.
 const LOCK: &str = "journal.lock";
 
+/// What marks a copy of a journal.
+const BACKUP: &str = "backup";
+
 /// How much of the file is held in memory.
 const CACHE_KIB: i64 = 64 * 1024;
 /// After how many pages the write-ahead log is worked into the file: 16 MiB. What is worked in more often is written more
@@ -99,6 +102,7 @@ pub struct SqliteJournal {
     connection: Connection,
     path: PathBuf,
     id: String,
+    is_behind: bool,
     written: Written,
     /// Held for as long as the journal is open.
     _lock: File,
@@ -115,13 +119,15 @@ impl SqliteJournal {
             std::fs::TryLockError::Error(cause) => SqliteError::Folder { path: folder.to_owned(), cause },
             std::fs::TryLockError::WouldBlock => SqliteError::InUse { path: path.clone() },
         })?;
-        let open = || -> rusqlite::Result<(String, Connection)> {
+        let open = || -> rusqlite::Result<(String, bool, Connection)> {
             let mut connection = connect(&path)?;
             earlier::upgrade(&mut connection)?;
-            Ok((journal_id(&connection)?, connection))
+            let marks = "SELECT count(*) FROM meta WHERE name = ?";
+            let is_behind = connection.query_row(marks, [BACKUP], |row| row.get(0))?;
+            Ok((journal_id(&connection)?, is_behind, connection))
         };
-        let (id, connection) = open().map_err(|cause| at(&path, cause))?;
-        Ok(Self { connection, path, id, written: Written::default(), _lock: lock })
+        let (id, is_behind, connection) = open().map_err(|cause| at(&path, cause))?;
+        Ok(Self { connection, path, id, is_behind, written: Written::default(), _lock: lock })
     }
 
     /// Reads the ledger of a journal that is there, as of its last commit, and leaves the journal as it is.
@@ -146,14 +152,36 @@ impl SqliteJournal {
         if copy.exists() {
             return Err(SqliteError::Occupied { path: copy });
         }
-        let vacuum = connection.execute("VACUUM INTO ?", [copy.to_string_lossy()]);
-        vacuum.map_err(|cause| at(&copy, cause))?;
+        let write = || -> rusqlite::Result<()> {
+            connection.execute("VACUUM INTO ?", [copy.to_string_lossy()])?;
+            Connection::open(&copy)?.execute("INSERT OR REPLACE INTO meta VALUES (?, '')", [BACKUP])?;
+            Ok(())
+        };
+        write().map_err(|cause| at(&copy, cause))?;
         Ok(copy)
     }
 
     /// The journal's lasting identity.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Whether it was put back from a backup and has not caught up yet: more may have been shown than it holds.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    /// Takes notice that it holds all that was ever shown.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn catch_up(&mut self) -> Result<(), SqliteError> {
+        if self.is_behind {
+            let removed = self.connection.execute("DELETE FROM meta WHERE name = ?", [BACKUP]);
+            removed.map_err(|cause| at(&self.path, cause))?;
+            self.is_behind = false;
+        }
+        Ok(())
     }
 
     /// Reads everything back.
@@ -217,6 +245,8 @@ impl SqliteJournal {
         let mut insertion = Insertion::new(&transaction).map_err(sqlite)?;
         entry::all(ledger, |entry| insertion.insert(entry).map_err(sqlite))?;
         drop(insertion);
+        // A full disk shows itself before the others agree.
+        transaction.cache_flush().map_err(sqlite)?;
         agree()?;
         Ok(transaction.commit().map_err(sqlite)?)
     }

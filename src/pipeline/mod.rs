@@ -95,8 +95,8 @@ pub struct Pipeline {
     copied: BTreeMap<Partition, (i64, bool)>,
     holds: Holds,
     /// Partitions whose journal is behind what was shown of them, and up to where: until then they are not shown, for a
-    /// counter must not fall.
-    behind: HashMap<Partition, i64>,
+    /// counter must not fall. None is shown where that is not known yet.
+    behind: Option<HashMap<Partition, i64>>,
     /// Records that make the ledger panic, by position: they are refused when they come again.
     defects: HashMap<(Partition, i64), Refusal>,
     /// Whether a ledger was left in the middle of a change.
@@ -123,7 +123,7 @@ impl Pipeline {
             letters: Vec::new(),
             copied: BTreeMap::new(),
             holds: Holds::new(parts.zero_hold),
-            behind: HashMap::new(),
+            behind: (!parts.journal.is_behind()).then(HashMap::new),
             defects: HashMap::new(),
             torn: false,
             watch: Watch::new(parts.metrics.clone()),
@@ -186,7 +186,7 @@ impl Pipeline {
 
     /// Takes notice of how far these partitions had come when they were shown last.
     pub fn catch_up(&mut self, committed: HashMap<Partition, i64>) {
-        self.behind = committed;
+        self.behind = Some(committed);
         self.publish();
     }
 
@@ -222,6 +222,8 @@ impl Pipeline {
     pub fn go_back(&mut self) -> Result<(), SqliteError> {
         let owned = self.owned.as_ref().map(|owned| owned.keys().cloned().collect::<Vec<_>>());
         self.forget(&owned.unwrap_or_default());
+        self.outbox.clear();
+        self.letters.clear();
         if let (Journal::Sqlite(journal, _), Ledgers::One(ledger)) = (&mut self.parts.journal, &mut self.parts.ledgers)
         {
             **ledger = journal.restore(ledger.settings())?;
@@ -236,8 +238,11 @@ impl Pipeline {
             self.copied.remove(partition);
             self.owned.as_mut().map(|owned| owned.remove(partition));
         }
-        self.outbox.retain(|(partition, _)| !partitions.contains(partition));
-        self.letters.retain(|letter| !partitions.contains(&letter.record.partition));
+        // One ledger for all keeps what it has taken of them, and commits it with what goes out.
+        if let Ledgers::Each(_) = self.parts.ledgers {
+            self.outbox.retain(|(partition, _)| !partitions.contains(partition));
+            self.letters.retain(|letter| !partitions.contains(&letter.record.partition));
+        }
     }
 
     /// Decodes, maps, classifies and takes records. They are neither durable nor shown before [`Pipeline::commit`].
@@ -430,7 +435,19 @@ impl Pipeline {
     /// Releases the series that have been shown at 0 for long enough; says whether there are some, and so something to be
     /// committed.
     pub fn release(&mut self, now: Instant) -> bool {
+        self.release_behind();
         self.holds.release(&mut self.parts.ledgers, now)
+    }
+
+    /// Releases the series of partitions that are behind: most were shown already, and must not fall to 0.
+    fn release_behind(&mut self) {
+        for partition in self.behind.iter().flatten().map(|(partition, _)| partition) {
+            let Some(ledger) = self.parts.ledgers.of_mut(partition) else { continue };
+            let begun = ledger.state(partition).filter(|state| state.next_offset > 0 && !state.fresh.is_empty());
+            if let Some(fresh) = begun.map(|state| state.fresh.clone()) {
+                ledger.release(partition, &fresh);
+            }
+        }
     }
 
     /// Makes durable and shows what was taken; returns the new positions. After an error nothing is shown, and the same
@@ -456,6 +473,7 @@ impl Pipeline {
         self.outbox.clear();
         self.copied.values_mut().for_each(|(_, moved)| *moved = false);
         self.parts.ledgers.settle();
+        self.catch_up_if_there();
         self.publish();
         self.parts.metrics.last_progress.set(unix_seconds());
         Ok(positions)
@@ -473,9 +491,28 @@ impl Pipeline {
 
     fn publish(&mut self) {
         self.holds.note(&self.parts.ledgers, Instant::now());
-        let behind = &self.behind;
+        let Some(behind) = &self.behind else { return };
         let is_shown = |state: &PartitionState| behind.get(&state.partition).is_none_or(|to| state.next_offset >= *to);
         self.parts.metrics.publish(&self.parts.ledgers, is_shown);
+    }
+
+    /// Takes notice when every partition holds what was shown of it.
+    fn catch_up_if_there(&mut self) {
+        let ledgers = &self.parts.ledgers;
+        let position = |partition: &Partition| {
+            ledgers.of(partition).and_then(|ledger| ledger.state(partition)).map(|s| s.next_offset)
+        };
+        let is_there = |(partition, to): (&Partition, &i64)| position(partition).is_some_and(|at| at >= *to);
+        if !self.behind.as_ref().is_some_and(|behind| !behind.is_empty() && behind.iter().all(is_there)) {
+            return;
+        }
+        if let Journal::Sqlite(journal, _) = &mut self.parts.journal
+            && let Err(error) = journal.catch_up()
+        {
+            tracing::warn!(%error, "the journal cannot be marked as caught up; tried again with the next commit");
+            return;
+        }
+        self.behind = Some(HashMap::new());
     }
 
     /// The next offset of each partition that moved since the last commit.

@@ -123,6 +123,38 @@ fn a_record_that_tears_the_ledger_takes_it_back_to_the_last_commit_and_is_refuse
 }
 
 #[test]
+fn what_was_taken_of_a_partition_before_it_is_given_up_is_committed_with_its_dead_letters() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dead.ndjson");
+    let mut pipeline = pipeline();
+    pipeline.parts.dead_letters = Some(DeadLetters::NewFile(path.clone()));
+    let partition = Partition { topic: "t".into(), number: 0 };
+    let (key, headers, value) = (None, Vec::new(), Some(b"broken".to_vec()));
+    let record = Record { partition: partition.clone(), offset: 0, timestamp: None, key, headers, value };
+    pipeline.take(vec![record]);
+    pipeline.let_go(std::slice::from_ref(&partition));
+    assert_eq!(pipeline.commit().unwrap(), [(partition, 1)], "so that it does not come again");
+    assert_eq!(letters(&path)[0]["value"], "broken");
+}
+
+#[test]
+fn a_partition_that_was_shown_further_is_shown_from_there_on_and_holds_nothing_at_0() {
+    let mut pipeline = pipeline();
+    pipeline.parts.ledgers = Ledgers::one(Ledger::new(Settings { holds: true, ..Settings::default() }));
+    pipeline.holds = Holds::new(Duration::from_secs(3600));
+    pipeline.catch_up(HashMap::from([(Partition { topic: "t".into(), number: 0 }, 3)]));
+    let effort = |version| format!("\"id\":\"1\",\"effort_seconds\":{version},\"group\":\"shop\"");
+    for (version, shown_effort) in [(10, None), (20, None), (30, Some("30")), (40, Some("40"))] {
+        let records = [effort(version)];
+        pipeline.release(Instant::now());
+        take(&mut pipeline, &[&records[0]]);
+        let shown = shown(&pipeline, "team_effort_seconds_total");
+        let value = shown.first().and_then(|line| line.rsplit(' ').next());
+        assert_eq!(value, shown_effort, "{shown:?}");
+    }
+}
+
+#[test]
 fn agreement_is_counted_once_when_a_declared_ticket_ends() {
     let mut pipeline = pipeline();
     let text = "\"summary\":\"Since this morning nobody can pay in the shop, the page shows an error\"";

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use hashbrown::HashSet;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use serde::Serialize;
 
@@ -22,6 +23,9 @@ const BATCH: usize = 1_000;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The mark of the positions in the topic of dead letters.
 const MARK: &str = "dead letters";
+
+/// A dead letter, and whether it is the first of its record: a commit that was tried again can have written it again.
+type Letter = (Record, bool);
 
 /// What became of dead letters.
 #[derive(Debug, Default, Serialize)]
@@ -55,13 +59,17 @@ pub fn resend(config: &Config, topic: &str) -> Result<Resent, ResendError> {
     let group = Standalone::new(&kafka)?.group()?;
     let reader = RangeReader::committed(&kafka)?;
     let positions: BTreeMap<Partition, i64> = reader.positions(topic)?.into_iter().collect();
+    let mut seen = HashSet::new();
     let mut resent = Resent::default();
     for partition in reader.partitions(topic)? {
         let (first, end) = reader.ends(&partition)?;
         let start = positions.get(&partition).copied().unwrap_or(first).max(first);
-        let mut letters = Vec::new();
+        let mut letters: Vec<Letter> = Vec::new();
         reader.read(&partition, start, end, |letter| {
-            letters.push(letter);
+            // The time as well: a topic that was made anew has the same offsets again.
+            let record = Origin::written(&letter).zip(Some(letter.timestamp));
+            let is_first = is_cut(&letter) || record.is_none_or(|record| seen.insert(record));
+            letters.push((letter, is_first));
             true
         })?;
         for batch in letters.chunks(BATCH) {
@@ -75,18 +83,18 @@ fn send(
     producer: &Producer,
     group: &ConsumerGroupMetadata,
     config: &Config,
-    letters: &[Record],
+    letters: &[Letter],
     resent: &mut Resent,
 ) -> Result<(), ResendError> {
-    let Some(last) = letters.last() else { return Ok(()) };
-    let original = |letter| original(letter, config);
-    let records: Vec<(Partition, Outgoing)> = letters.iter().filter_map(original).collect();
+    let Some((last, _)) = letters.last() else { return Ok(()) };
+    let first: Vec<&Record> = letters.iter().filter(|(_, is_first)| *is_first).map(|(letter, _)| letter).collect();
+    let records: Vec<(Partition, Outgoing)> = first.iter().filter_map(|letter| original(letter, config)).collect();
     let offsets = [(last.partition.clone(), last.offset + 1)];
     producer.transact(&Positions { group, offsets: &offsets, journal: MARK }, || {
         records.iter().for_each(|(_, record)| producer.send(record));
         Ok::<_, ResendError>(())
     })?;
-    resent.left += (letters.len() - records.len()) as u64;
+    resent.left += (first.len() - records.len()) as u64;
     records.iter().for_each(|(partition, _)| *resent.sent.entry(partition.to_string()).or_default() += 1);
     Ok(())
 }

@@ -46,12 +46,13 @@ pub(super) fn open(
             let mut journal = SqliteJournal::open(&config.journal.path)?;
             let ledger = journal.restore(settings)?;
             tracing::info!(tickets = ledger.slot_count(), seconds = began.elapsed().as_secs_f64(), "restored");
-            let start = Start::Known { counted: counted(&ledger), journal: Some(journal.id().to_owned()) };
+            let (id, is_behind) = (Some(journal.id().to_owned()), journal.is_behind());
+            let start = Start::Known { counted: counted(&ledger), journal: id, is_behind };
             let (journal, ledgers) = (Journal::Sqlite(Box::new(journal), producer()?), Ledgers::one(ledger));
             Opened { journal, ledgers, start, prepare: None, added: Vec::new() }
         }
         JournalKind::None => {
-            let start = Start::Known { counted: HashMap::new(), journal: None };
+            let start = Start::Known { counted: HashMap::new(), journal: None, is_behind: false };
             let (journal, ledgers) = (Journal::None(producer()?), Ledgers::one(Ledger::new(settings)));
             Opened { journal, ledgers, start, prepare: None, added: Vec::new() }
         }

@@ -4,7 +4,8 @@
 //! one, the same may be there twice after a crash, with the same topic, partition and offset.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ pub const HEADERS: &str = "customer-reach.";
 const CUT: &str = "customer-reach.left-out-bytes";
 
 /// Where a record stood first: a keyed copy says so in its headers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
     /// The partition of the input.
     pub partition: Partition,
@@ -102,7 +103,7 @@ pub enum DeadLetters {
     /// A topic; they go out with all else.
     Topic(Arc<str>),
     /// A file of JSON lines.
-    File(BufWriter<File>),
+    File(File),
     /// A file that is made with the first of them.
     NewFile(PathBuf),
 }
@@ -118,8 +119,7 @@ impl DeadLetters {
     /// # Errors
     /// When the file cannot be opened.
     pub fn file(path: &Path) -> std::io::Result<Self> {
-        let file = File::options().create(true).append(true).open(path)?;
-        Ok(Self::File(BufWriter::new(file)))
+        Ok(Self::File(File::options().create(true).read(true).append(true).open(path)?))
     }
 
     /// Begins a new file; it is only made when there is something to write.
@@ -136,7 +136,7 @@ impl DeadLetters {
     /// Writes letters into the file; they are safe when this returns.
     ///
     /// # Errors
-    /// When they could not all be written.
+    /// When they could not all be written; none of them stands in the file then, as far as that can be had.
     pub fn write(&mut self, letters: &[DeadLetter]) -> Result<(), DeadLetterError> {
         if letters.is_empty() {
             return Ok(());
@@ -146,15 +146,27 @@ impl DeadLetters {
         }
         match self {
             Self::NewFile(_) | Self::Topic(_) => Ok(()),
-            Self::File(file) => {
-                for letter in letters {
-                    writeln!(file, "{}", letter.to_json())?;
-                }
-                file.flush()?;
-                Ok(file.get_ref().sync_data()?)
-            }
+            Self::File(file) => Ok(append(file, letters)?),
         }
     }
+}
+
+/// Appends letters, each on a line of its own, also behind what a process that was killed has left of a line.
+fn append(file: &mut File, letters: &[DeadLetter]) -> std::io::Result<()> {
+    let length = file.metadata()?.len();
+    let mut last = [b'\n'];
+    if length > 0 {
+        file.read_exact_at(&mut last, length - 1)?;
+    }
+    let begin = if last == *b"\n" { "" } else { "\n" };
+    let lines: String = letters.iter().map(|letter| format!("{}\n", letter.to_json())).collect();
+    let written = file.write_all(format!("{begin}{lines}").as_bytes()).and_then(|()| file.sync_data());
+    if written.is_err()
+        && let Err(error) = file.set_len(length)
+    {
+        tracing::warn!(%error, "dead letters that were not wholly written stay in their file");
+    }
+    written
 }
 
 impl DeadLetter {
@@ -213,11 +225,8 @@ mod tests {
     use super::*;
     use crate::outcome::Reason;
 
-    #[test]
-    fn the_original_bytes_are_kept_even_if_they_are_no_text() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("dead.ndjson");
-        let letter = |value: &[u8]| DeadLetter {
+    fn letter(value: &[u8]) -> DeadLetter {
+        DeadLetter {
             record: Record {
                 partition: Partition { topic: "t".into(), number: 2 },
                 offset: 7,
@@ -228,7 +237,39 @@ mod tests {
             },
             refusal: Refusal::new(Reason::Undecodable, "not JSON"),
             profile: "generic".into(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_letter_stands_on_a_line_of_its_own_behind_one_that_a_killed_process_has_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dead.ndjson");
+        let large = letter(&[b'x'; 20_000]);
+        DeadLetters::file(&path).unwrap().write(&[letter(b"first"), large]).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 9_000]).unwrap();
+
+        let mut letters = DeadLetters::file(&path).unwrap();
+        letters.write(&[letter(&[b'x'; 20_000])]).unwrap();
+        letters.write(&[letter(b"last")]).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lengths = text.lines().map(|line| {
+            let line: Option<serde_json::Value> = serde_json::from_str(line).ok();
+            line.map(|line| line["value"].as_str().unwrap().len())
+        });
+        assert_eq!(lengths.collect::<Vec<_>>(), [Some(5), None, Some(20_000), Some(4)]);
+    }
+
+    #[test]
+    fn letters_that_the_disk_does_not_take_leave_nothing_behind() {
+        let mut full = DeadLetters::file(Path::new("/dev/full")).unwrap();
+        assert!(full.write(&[letter(b"x")]).unwrap_err().to_string().contains("No space left"));
+    }
+
+    #[test]
+    fn the_original_bytes_are_kept_even_if_they_are_no_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dead.ndjson");
         DeadLetters::file(&path).unwrap().write(&[letter(b"{\"a\":"), letter(&[0xff, 0x00])]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -30,6 +30,7 @@ fn dead_letters_are_sent_again_and_counted_once() {
     let refused = sum(&first.metrics(), "customer_reach_records_total", &[too_long]);
     assert_eq!(refused, 1_100.0);
     assert!(first.terminate());
+    broker.produce_again(&dead);
 
     let fixed = Instance::start(&config, &small[..1]);
     let replay = || {

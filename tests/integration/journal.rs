@@ -58,36 +58,57 @@ fn a_journal_moves_from_a_file_to_topics_and_back_and_every_counter_stays() {
 fn a_backup_of_a_running_journal_is_put_back_and_not_shown_before_it_has_caught_up() {
     let Some(broker) = Broker::shared() else { return };
     let topic = unique("backup");
-    broker.create_topic(&topic, 2);
+    broker.create_topic(&topic, 3);
     let folder = tempfile::tempdir().unwrap();
     let config = write_config(folder.path(), &broker.address, &topic, &topic);
-    let messages = invented(62, 4_000);
+    let late = |id: usize| Message {
+        key: format!("late {id}"),
+        value: Some(format!(r#"{{"id":"late {id}","version":1,"effort_seconds":60,"affects":"internal","group":"late"}}"#)),
+    };
+    let messages: Vec<Message> = invented(62, 4_000).into_iter().chain((0..100).map(late)).collect();
+    // Nothing of the last partition is counted before the backup.
+    let partition = |message: &Message| match message.key.starts_with("late") {
+        true => 2,
+        false => i32::from(message.key.bytes().fold(0_u8, u8::wrapping_add) % 2),
+    };
+    let now = jiff::Timestamp::now().as_millisecond();
+    let timed: Vec<_> = messages.iter().map(|message| (Some(partition(message)), now, message.clone())).collect();
     let instance = Instance::start(&config, &[SHORT]);
-    broker.produce(&topic, &messages[..1_000]);
+    broker.produce_timed(&topic, &timed[..1_000]);
     instance.wait_for_records(&topic, 1_000);
     let copy = folder.path().join("copy");
     let (done, said) = journal("backup", &config, &copy, &[]);
     assert!(done, "{said}");
-    broker.produce(&topic, &messages[1_000..]);
-    instance.wait_for_records(&topic, 4_000);
+    broker.produce_timed(&topic, &timed[1_000..]);
+    instance.wait_for_records(&topic, messages.len());
     let shown = instance.ledger_metrics();
     assert!(instance.terminate());
 
     std::fs::remove_dir_all(folder.path().join("state")).unwrap();
     std::fs::rename(&copy, folder.path().join("state")).unwrap();
     let slow = ["batch.records=20", "batch.linger=1ms", SHORT];
-    let instance = Instance::start(&config, &slow);
-    until("the partitions are assigned", || instance.get("/readyz").filter(|(status, _)| *status == 200));
-    let mut hidden = false;
-    until("it has caught up", || {
+    let look = |instance: &Instance| {
         let now = instance.ledger_metrics();
-        hidden |= now.is_empty();
         for (series, value) in now.iter().filter(|(series, _)| !series.contains("_open_")) {
             assert!(shown.get(series).is_none_or(|before| value >= before), "{series} fell to {value}");
         }
-        (now == shown).then_some(())
+        now
+    };
+    // Before it can know how far it was, and once more after it was ended on the way.
+    let unreachable = Instance::start(&config, &[slow[0], slow[1], "kafka.brokers=127.0.0.1:1"]);
+    assert!(look(&unreachable).is_empty());
+    assert!(unreachable.terminate());
+    let instance = Instance::start(&config, &slow);
+    until("records are taken", || {
+        look(&instance);
+        instance.get("/status.json").filter(|(_, page)| page.contains("\"last_progress\":\"")).map(|_| ())
     });
-    assert!(hidden, "it was behind for a while");
+    assert!(instance.terminate());
+    let instance = Instance::start(&config, &slow);
+    until("it has caught up", || (look(&instance) == shown).then_some(()));
+    assert!(instance.terminate());
+    let instance = Instance::start(&config, &["kafka.brokers=127.0.0.1:1"]);
+    assert_eq!(look(&instance), shown, "what has caught up is shown at once");
     assert!(instance.terminate());
     assert_exact(&config, &messages);
 }

@@ -12,7 +12,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Headers, Message as _};
+use rdkafka::message::{Header, Headers, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value, json};
@@ -261,6 +261,20 @@ impl Broker {
     /// Produces records as they are: key and value.
     pub fn produce_bytes(&self, topic: &str, records: &[KeyAndValue]) {
         send_bytes(&self.config().create().unwrap(), topic, records);
+    }
+
+    /// Produces every record of a topic with one partition once more, as a commit does that is tried again.
+    pub fn produce_again(&self, topic: &str) {
+        let producer: BaseProducer = self.config().create().unwrap();
+        for Bytes { timestamp, key, headers, value } in self.read_bytes(topic) {
+            let headers = headers
+                .iter()
+                .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value) }));
+            let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).headers(headers);
+            (record.timestamp, record.key, record.payload) = (timestamp, key.as_deref(), value.as_deref());
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(LIMIT).unwrap();
     }
 
     /// Produces records in a transaction that the caller ends.

@@ -128,9 +128,11 @@ impl Context {
         for partition in partitions(list) {
             let offset = match &self.start {
                 Start::Known { journal, .. } => {
-                    let position = self.shared.state().positions.get(&partition).copied();
+                    let state = self.shared.state();
+                    let position = state.positions.get(&partition).copied();
                     // Not where nothing was read: the next start would begin there, whatever is to be done without a position.
-                    if let Some((id, position)) = journal.as_ref().zip(position) {
+                    let claimed = position.filter(|position| !state.is_behind(&partition, *position));
+                    if let Some((id, position)) = journal.as_ref().zip(claimed) {
                         claim_position(&mut claims, &partition, position, id);
                     }
                     position.map(Offset::Offset)
@@ -204,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_partition_of_which_nothing_has_come_has_no_lag_where_everything_is_fetched() {
-        let start = Start::Known { counted: HashMap::new(), journal: None };
+        let start = Start::Known { counted: HashMap::new(), journal: None, is_behind: false };
         let context = Context { shared: Arc::default(), rebalances: unbounded().0, start };
         let partition = Partition { topic: "t".into(), number: 0 };
         context.shared.assign(vec![partition.clone()], &[]);

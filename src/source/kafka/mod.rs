@@ -132,6 +132,8 @@ pub enum Start {
         counted: HashMap<Partition, Counted>,
         /// The journal's identity, if it serves one instance only.
         journal: Option<String>,
+        /// Whether the journal was put back from a backup, and counted more before.
+        is_behind: bool,
     },
     /// Where the pipeline says, as soon as it has restored the partition.
     Told {

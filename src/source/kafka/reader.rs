@@ -221,10 +221,10 @@ impl Reader {
     /// Refuses to join a group that another journal reads with, and takes over positions of the group where the journal
     /// has none, so that a group whose offsets were set by hand starts there.
     fn check_group(&self, all: &[Partition]) -> Result<(), SourceError> {
-        let own = match &self.options.start {
+        let (own, is_behind) = match &self.options.start {
             Start::Known { journal: None, .. } => return Ok(()),
-            Start::Known { journal: Some(id), .. } => id.as_str(),
-            Start::Told { claim, .. } => *claim,
+            Start::Known { journal: Some(id), is_behind, .. } => (id.as_str(), *is_behind),
+            Start::Told { claim, .. } => (*claim, false),
         };
         // Not the stable ones: a broker that is killed can lose the end of a transaction, and until whoever began it has joined
         // again there are none.
@@ -245,10 +245,10 @@ impl Reader {
             if let Offset::Offset(offset) = element.offset() {
                 let partition = Partition { topic: element.topic().into(), number: element.partition() };
                 let mut state = self.shared.state();
-                if claimed.is_some() {
-                    state.committed_before.insert(partition.clone(), offset);
-                }
-                state.positions.entry(partition).or_insert(offset);
+                let counted = claimed.map(|_| state.committed_before.insert(partition.clone(), offset));
+                // What a backup knows nothing of was counted after it was made: all of it.
+                let first = if counted.is_some() && is_behind { 0 } else { offset };
+                state.positions.entry(partition).or_insert(first);
             }
         }
         Ok(())
@@ -393,12 +393,16 @@ impl Reader {
     /// Moves the group's positions to where the journal's are.
     fn commit_positions(&self, positions: &BTreeMap<Partition, i64>, mode: CommitMode) {
         let Start::Known { journal, .. } = &self.options.start else { return };
-        if positions.is_empty() {
-            return;
-        }
         let id = journal.as_deref().unwrap_or_default();
         let mut list = TopicPartitionList::new();
-        positions.iter().for_each(|(partition, position)| claim_position(&mut list, partition, *position, id));
+        for (partition, position) in positions {
+            if !self.shared.state().is_behind(partition, *position) {
+                claim_position(&mut list, partition, *position, id);
+            }
+        }
+        if list.count() == 0 {
+            return;
+        }
         if let Err(error) = self.consumer.commit(&list, mode) {
             self.shared.note_error(format_args!("the group's positions cannot be committed: {error}"));
         }
@@ -457,7 +461,7 @@ mod tests {
     /// A reader that is assigned a partition, as librdkafka's rebalance does it, and where its records go.
     fn assigned(brokers: String, partition: &Partition) -> (Reader, Receiver<Fetched>) {
         let kafka = Kafka { brokers, group: "group".to_owned(), librdkafka: BTreeMap::new() };
-        let start = Start::Known { counted: HashMap::new(), journal: None };
+        let start = Start::Known { counted: HashMap::new(), journal: None, is_behind: false };
         let options = SourceOptions { kafka, topics: vec![], added: vec![], prepare: None, start: start.clone() };
         let shared: Arc<Shared> = Arc::default();
         let (rebalances, _) = unbounded();

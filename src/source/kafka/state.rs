@@ -75,6 +75,11 @@ impl SourceState {
             (partition, (end - position).max(0))
         })
     }
+
+    /// Whether this journal had come further before it was opened: then the group's position stays, as what is left of that.
+    pub(super) fn is_behind(&self, partition: &Partition, position: i64) -> bool {
+        self.committed_before.get(partition).is_some_and(|before| position < *before)
+    }
 }
 
 /// What pipeline, server and consumer thread share.
