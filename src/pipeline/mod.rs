@@ -490,8 +490,8 @@ impl Pipeline {
     }
 
     fn publish(&mut self) {
-        self.holds.note(&self.parts.ledgers, Instant::now());
         let Some(behind) = &self.behind else { return };
+        self.holds.note(&self.parts.ledgers, Instant::now());
         let is_shown = |state: &PartitionState| behind.get(&state.partition).is_none_or(|to| state.next_offset >= *to);
         self.parts.metrics.publish(&self.parts.ledgers, is_shown);
     }

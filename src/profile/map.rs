@@ -22,6 +22,10 @@ use crate::ticket::{Kind, State, Ticket, Version, Worklog};
 /// Where tickets go. They are large, so that they are built where they stay.
 pub type Tickets = SmallVec<[Ticket; 1]>;
 
+/// Bytes of the longest short field. Tickets are held with them and written as one record, which has to stay small whatever
+/// a vendor sends.
+const LONGEST: usize = 1_000;
+
 /// Why a document shows no ticket, by design; `None` where one was pushed.
 pub type Ignored = Option<&'static str>;
 
@@ -44,8 +48,8 @@ impl View<'_, '_> {
         if action == Action::Ignore {
             return Ok(Some("an event that carries no ticket"));
         }
-        let id = self.text(FieldName::Id);
-        let Some(key) = self.text(FieldName::Key).or_else(|| id.clone()) else {
+        let id = self.identity(FieldName::Id)?;
+        let Some(key) = self.identity(FieldName::Key)?.or_else(|| id.clone()) else {
             return match action {
                 Action::Touch => Ok(Some("an event that carries no ticket")),
                 _ => Err(self.no_identity()),
@@ -115,8 +119,17 @@ impl View<'_, '_> {
         field.when.as_ref().is_none_or(|rule| self.answer(rule, None, None) == Some(true))
     }
 
-    /// A short field; nothing where it is empty.
+    /// A short field; nothing where it is empty, and of one that is not short at all the beginning.
     fn text(&self, name: FieldName) -> Option<CompactString> {
+        self.whole_text(name).map(cut)
+    }
+
+    /// A field that tells tickets apart, which nothing can be left out of.
+    fn identity(&self, name: FieldName) -> Result<Option<CompactString>, Refusal> {
+        self.whole_text(name).map(|text| identity(name.as_str(), text)).transpose()
+    }
+
+    fn whole_text(&self, name: FieldName) -> Option<CompactString> {
         let field = self.profile.field(name);
         if !self.applies(field) {
             return None;
@@ -302,7 +315,7 @@ impl View<'_, '_> {
         let time = members(item, &worklogs.time).find_map(|cell| self.time_of(cell, false));
         let time = time.map(Timestamp::as_millisecond);
         Some(Worklog {
-            id: CompactString::from(id.as_ref()),
+            id: cut(CompactString::from(id.as_ref())),
             seconds: if deleted { 0 } else { seconds? },
             version: Version { count: None, time: self.worklog_time(time, deleted) },
         })
@@ -327,6 +340,7 @@ impl View<'_, '_> {
         let (Some(key), Some(id)) = (named(&row.ticket), named(&row.id)) else {
             return Err(Refusal::new(Reason::Unmappable, "a piece of work without its own or its ticket's id"));
         };
+        let (key, id) = (identity("ticket", key)?, identity("id", id)?);
         let time = self.cells(&row.time).find_map(|cell| self.time_of(cell, false)).map(Timestamp::as_millisecond);
         let seconds = self.cells(&row.seconds).find_map(|cell| self.length(cell, row.unit));
         let deleted = self.facts.deleted;
@@ -339,6 +353,19 @@ impl View<'_, '_> {
         tickets.push(Ticket { key, worklogs, by_person, ..Ticket::default() });
         Ok(None)
     }
+}
+
+fn cut(mut text: CompactString) -> CompactString {
+    text.truncate(text.floor_char_boundary(LONGEST));
+    text
+}
+
+fn identity(name: &str, text: CompactString) -> Result<CompactString, Refusal> {
+    if text.len() <= LONGEST {
+        return Ok(text);
+    }
+    let detail = format!("no ticket: `{name}` has {} bytes, at most {LONGEST} are an identity", text.len());
+    Err(Refusal::new(Reason::Unmappable, detail))
 }
 
 fn members<'c, 'a>(item: &'c Cell<'a>, names: &'c [String]) -> impl Iterator<Item = &'c Cell<'a>> {

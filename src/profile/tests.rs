@@ -59,6 +59,21 @@ fn time(text: &str) -> Option<jiff::Timestamp> {
     Some(text.parse().unwrap())
 }
 
+#[test]
+fn an_identity_that_is_too_long_is_refused_and_of_other_short_fields_the_beginning_is_kept() {
+    let generic = decoder("generic");
+    let long = "é".repeat(700);
+    for name in ["id", "key"] {
+        let refusal = refused(&generic, format!(r#"{{"id":"1","{name}":"{long}"}}"#).as_bytes());
+        assert_eq!(refusal.reason, Reason::Unmappable);
+        assert!(refusal.detail.contains("1400 bytes") && !refusal.detail.contains('é'), "{}", refusal.detail);
+    }
+    let short = format!(r#"{{"id":"1","group":"{long}","service":"{long}","description":"{long}"}}"#);
+    let ticket = ticket(&generic, &short);
+    assert_eq!([&ticket.group, &ticket.service].map(|field| field.as_ref().unwrap().len()), [1_000, 1_000]);
+    assert_eq!(ticket.description.unwrap(), long);
+}
+
 /// The ServiceNow ticket that the next fixtures show in each of the ways of the Table API.
 fn assert_is_the_outage(ticket: &Ticket, names: bool) {
     assert_eq!(ticket.key, "a1b2c3");

@@ -158,9 +158,9 @@ fn append(file: &mut File, letters: &[DeadLetter]) -> std::io::Result<()> {
     if length > 0 {
         file.read_exact_at(&mut last, length - 1)?;
     }
-    let begin = if last == *b"\n" { "" } else { "\n" };
-    let lines: String = letters.iter().map(|letter| format!("{}\n", letter.to_json())).collect();
-    let written = file.write_all(format!("{begin}{lines}").as_bytes()).and_then(|()| file.sync_data());
+    let mut text = if last == *b"\n" { String::new() } else { "\n".to_owned() };
+    text.extend(letters.iter().map(|letter| format!("{}\n", letter.to_json())));
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
     if written.is_err()
         && let Err(error) = file.set_len(length)
     {

@@ -63,7 +63,9 @@ fn a_backup_of_a_running_journal_is_put_back_and_not_shown_before_it_has_caught_
     let config = write_config(folder.path(), &broker.address, &topic, &topic);
     let late = |id: usize| Message {
         key: format!("late {id}"),
-        value: Some(format!(r#"{{"id":"late {id}","version":1,"effort_seconds":60,"affects":"internal","group":"late"}}"#)),
+        value: Some(format!(
+            r#"{{"id":"late {id}","version":1,"effort_seconds":60,"affects":"internal","group":"late"}}"#
+        )),
     };
     let messages: Vec<Message> = invented(62, 4_000).into_iter().chain((0..100).map(late)).collect();
     // Nothing of the last partition is counted before the backup.
@@ -71,7 +73,7 @@ fn a_backup_of_a_running_journal_is_put_back_and_not_shown_before_it_has_caught_
         true => 2,
         false => i32::from(message.key.bytes().fold(0_u8, u8::wrapping_add) % 2),
     };
-    let now = jiff::Timestamp::now().as_millisecond();
+    let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
     let timed: Vec<_> = messages.iter().map(|message| (Some(partition(message)), now, message.clone())).collect();
     let instance = Instance::start(&config, &[SHORT]);
     broker.produce_timed(&topic, &timed[..1_000]);

@@ -206,8 +206,14 @@ impl TopicKeeper {
     /// When the topic is there and not as it must be, or cannot be made.
     pub fn ensure_journal(&self, input: &str, partitions: usize) -> Result<(), TopicError> {
         let topic = self.topics.of(input);
-        // Small segments: what the newest one holds is not compacted, and has to be read at every restore.
-        let settings = [(CLEANUP, "compact"), ("segment.bytes", "8388608"), ("min.cleanable.dirty.ratio", "0.2")];
+        // Small segments: what the newest one holds is not compacted, and has to be read at every restore. An entry may be as
+        // long as one: a ticket can have thousands of pieces of work.
+        let settings = [
+            (CLEANUP, "compact"),
+            ("segment.bytes", "8388608"),
+            (MAX_BYTES, "8388608"),
+            ("min.cleanable.dirty.ratio", "0.2"),
+        ];
         let Some(found) = self.find(&topic)? else { return self.make(&topic, partitions, &settings) };
         let cleanup = found.settings.get(CLEANUP).cloned().unwrap_or_default();
         if cleanup != "compact" {

@@ -245,10 +245,15 @@ impl Reader {
             if let Offset::Offset(offset) = element.offset() {
                 let partition = Partition { topic: element.topic().into(), number: element.partition() };
                 let mut state = self.shared.state();
-                let counted = claimed.map(|_| state.committed_before.insert(partition.clone(), offset));
-                // What a backup knows nothing of was counted after it was made: all of it.
-                let first = if counted.is_some() && is_behind { 0 } else { offset };
-                state.positions.entry(partition).or_insert(first);
+                if claimed.is_some() {
+                    state.committed_before.insert(partition.clone(), offset);
+                }
+                if claimed.is_some() && is_behind && !state.positions.contains_key(&partition) {
+                    tracing::warn!(%partition, "the backup knows nothing of it, so it is counted from its beginning");
+                    state.positions.insert(partition, 0);
+                } else {
+                    state.positions.entry(partition).or_insert(offset);
+                }
             }
         }
         Ok(())
