@@ -307,7 +307,11 @@ impl Pipeline {
 
     /// Why a record is refused that made the ledger panic when it came before.
     fn defect(&mut self, record: &Record) -> Option<Refusal> {
-        if self.defects.is_empty() { None } else { self.defects.remove(&(record.partition.clone(), record.offset)) }
+        if self.defects.is_empty() {
+            None
+        } else {
+            self.defects.get(&(record.partition.clone(), record.offset)).cloned()
+        }
     }
 
     /// Takes the tickets of a record; no outcome if one of them tears the ledger.
@@ -471,6 +475,9 @@ impl Pipeline {
         }
         timer.observe_duration();
         self.outbox.clear();
+        let is_past =
+            |(partition, offset): &(Partition, i64)| positions.iter().any(|(p, next)| p == partition && offset < next);
+        self.defects.retain(|defect, _| !is_past(defect));
         self.copied.values_mut().for_each(|(_, moved)| *moved = false);
         self.parts.ledgers.settle();
         self.catch_up_if_there();

@@ -109,17 +109,22 @@ fn a_record_that_tears_the_ledger_takes_it_back_to_the_last_commit_and_is_refuse
         headers: Vec::new(),
         value: Some(format!(r#"{{"id":"{id}","version":1,"effort_seconds":5}}"#).into_bytes()),
     };
-    let records = vec![record(1, "2"), record(2, "a defect of the ledger"), record(3, "3")];
-    pipeline.take(records.clone());
-    assert!(pipeline.is_torn());
-    pipeline.go_back().unwrap();
-    assert_eq!(pipeline.ledger().tickets().count(), 1, "as of the last commit");
+    let defect = "a defect of the ledger";
+    let records = vec![record(1, "2"), record(2, defect), record(3, "3"), record(4, defect)];
+    for _ in 0..2 {
+        pipeline.take(records.clone());
+        assert!(pipeline.is_torn());
+        pipeline.go_back().unwrap();
+        assert_eq!(pipeline.ledger().tickets().count(), 1, "as of the last commit");
+    }
     pipeline.take(records);
+    assert!(!pipeline.is_torn(), "both are known by now");
     pipeline.commit().unwrap();
+    assert!(pipeline.defects.is_empty());
     assert_eq!(pipeline.ledger().tickets().count(), 3);
     let counted = |outcome| pipeline.parts.metrics.shown().sum(|s| s == crate::ledger::Series::Records { outcome });
-    assert_eq!((counted(Outcome::Applied), counted(Outcome::DeadLetter)), (3, 1));
-    assert_eq!(letters(&path)[0]["offset"], 2);
+    assert_eq!((counted(Outcome::Applied), counted(Outcome::DeadLetter)), (3, 2));
+    assert_eq!([0, 1].map(|number| letters(&path)[number]["offset"].clone()), [2, 4]);
 }
 
 #[test]

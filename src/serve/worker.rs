@@ -14,6 +14,9 @@ use crate::record::Partition;
 use crate::source::kafka::{Epoch, Fetched, Fetches, KafkaSource, Membership, Rebalance, SourceError};
 use crate::status::Status;
 
+/// How long an instance tries to end what it left open before anything else: one journal that takes no records must not hold
+/// up all others for ever.
+const END_OWN: Duration = Duration::from_secs(30);
 /// How long to wait before a commit that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -118,9 +121,10 @@ impl Worker {
     /// restores, and those whose end was lost in the way of others', who have the partitions now.
     fn end_own(&mut self) {
         let Journal::Kafka(journal) = self.pipeline.journal_mut() else { return };
+        let end = Instant::now() + END_OWN;
         while let Err(error) = journal.end_hanging() {
             self.status.source.note_error(&error);
-            if self.status.source.is_stopped() || !self.source.rebalances().is_empty() {
+            if self.status.source.is_stopped() || !self.source.rebalances().is_empty() || Instant::now() >= end {
                 return;
             }
             std::thread::park_timeout(LOOK);

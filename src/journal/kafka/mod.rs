@@ -211,7 +211,7 @@ impl KafkaJournal {
     /// also in partitions that others own by now, until a later transaction of the same id ends.
     ///
     /// # Errors
-    /// When the brokers do not answer in time; it can be tried again.
+    /// When the brokers do not answer in time, or a journal takes no records; it can be tried again.
     pub fn end_hanging(&mut self) -> Result<(), KafkaJournalError> {
         let producer = match self.producer.take() {
             Some(producer) => producer,
@@ -229,13 +229,25 @@ impl KafkaJournal {
         let group = self.standalone.group()?;
         // A position that nobody reads, should the end of this be lost as well.
         let position: Vec<_> = partitions.first().map(|journal| (journal.clone(), 0)).into_iter().collect();
-        producer.abort_with(&partitions, &Positions { group: &group, offsets: &position, journal: CLAIM })?;
-        self.producer = Some(producer);
-        Ok(())
+        let ended = producer.abort_with(&partitions, &Positions { group: &group, offsets: &position, journal: CLAIM });
+        if !matches!(ended, Err(TransactionError::Lost(_))) {
+            self.producer = Some(producer);
+        }
+        Ok(ended?)
     }
 
+    /// One journal that takes no records, of a partition that may be another's, keeps nobody from writing to the others.
     fn connect(&mut self) -> Result<(), KafkaJournalError> {
-        if self.producer.is_some() { Ok(()) } else { self.end_hanging() }
+        if self.producer.is_some() {
+            return Ok(());
+        }
+        match self.end_hanging() {
+            Err(error) if self.producer.is_some() => {
+                tracing::warn!(%error, "what this instance left open could not be ended in every journal");
+                Ok(())
+            }
+            ended => ended,
+        }
     }
 
     /// Commits everything in one transaction.

@@ -161,17 +161,26 @@ impl RangeReader {
         let mut topics = hashbrown::HashMap::new();
         let mut trouble = format!("no answer within {} s", REQUEST_TIMEOUT.as_secs());
         let mut deadline = Instant::now() + REQUEST_TIMEOUT;
+        let (mut next, mut ended) = (start, false);
         while Instant::now() < deadline {
             match self.consumer.poll(Duration::ZERO) {
                 None => std::thread::park_timeout(IDLE / 5),
                 // The offsets below the position that were not seen are those of transactions.
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                Some(Err(KafkaError::PartitionEOF(_))) if ended => return Ok(()),
+                // Or the leader has just changed and does not know yet how far all have come; it says no end before it does
+                // (KIP-207).
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    self.ends(partition)?;
+                    self.assign(partition, next).map_err(|error| self.unreadable(partition, error.to_string()))?;
+                    ended = true;
+                }
                 Some(Err(error)) => trouble = error.to_string(),
                 Some(Ok(message)) if message.offset() >= position => return Ok(()),
                 Some(Ok(message)) => {
                     if !see(own(&message, &mut topics)) || message.offset() + 1 == position {
                         return Ok(());
                     }
+                    (next, ended) = (message.offset() + 1, false);
                     deadline = Instant::now() + REQUEST_TIMEOUT;
                 }
             }

@@ -72,7 +72,8 @@ impl Reader {
             if let Err(error) = again {
                 tracing::error!(%error, "the Kafka source ends");
                 self.shared.state().failed = Some(error);
-                return;
+                // A commit that is tried again waits for nothing else.
+                return self.shared.stop();
             }
         }
     }
@@ -358,7 +359,8 @@ impl Reader {
     /// Where to begin a partition that has no journal yet.
     fn first_offset(&self, partition: &Partition) -> KafkaResult<Offset> {
         let committed = self.consumer.committed_offsets(list_of(std::slice::from_ref(partition)), REQUEST_TIMEOUT)?;
-        let committed = committed.elements().first().map(|element| element.offset());
+        let committed =
+            committed.elements().first().map(|element| element.error().map(|()| element.offset())).transpose()?;
         let reset = self.options.kafka.librdkafka.get("auto.offset.reset");
         Ok(match (committed, reset.map(|reset| reset.reveal())) {
             (Some(Offset::Offset(offset)), _) => Offset::Offset(offset),
