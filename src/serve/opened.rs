@@ -58,8 +58,7 @@ pub(super) fn open(
         }
         JournalKind::Kafka => {
             let instance = Instance::of(&config.journal.path)?;
-            let stored = config.input.iter().filter(|input| input.rekey).map(|input| input.topic.as_str().into());
-            let start = Start::Told { instance: instance.id.clone(), claim: kafka::CLAIM, stored: stored.collect() };
+            let start = Start::Told { instance: instance.id.clone(), claim: kafka::CLAIM };
             let topics = JournalTopics::new(&config.kafka);
             let added = config.input.iter().filter(|i| i.rekey).map(|i| topics.keyed(&i.topic).to_string()).collect();
             let journal = KafkaJournal::new(config, instance, membership.clone())?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::{DRAIN, LOOK};
-use crate::journal::kafka::{Restored, Restorer};
+use crate::journal::kafka::{Found, Restored, Restorer, Wanted};
 use crate::journal::{Journal, KafkaJournalError};
 use crate::pipeline::Pipeline;
 use crate::prepare::{Batch, Preparer, Route};
@@ -105,8 +105,9 @@ impl Worker {
                 let Some(restorer) = &self.restorer else { return };
                 let inputs = &self.pipeline.preparer().inputs;
                 let is_copied = |topic: &str| inputs.get(topic).is_some_and(|i| matches!(i.route, Route::Copy(_)));
-                for (partition, epoch) in partitions.into_iter().filter(|(p, _)| !is_copied(&p.topic)) {
-                    restorer.request(partition, epoch);
+                for (partition, epoch) in partitions {
+                    let wanted = if is_copied(&partition.topic) { Wanted::Position } else { Wanted::Ledger };
+                    restorer.request(partition, epoch, wanted);
                 }
             }
             Rebalance::Revoked(partitions, done) => {
@@ -132,9 +133,10 @@ impl Worker {
     }
 
     fn take_over(&mut self, restored: Restored) {
-        let Restored { partition, epoch, ledger, took } = restored;
-        let ledger = match ledger {
-            Ok(ledger) => ledger,
+        let Restored { partition, epoch, found, took } = restored;
+        let ledger = match found {
+            Ok(Found::Ledger(ledger)) => *ledger,
+            Ok(Found::Position(position)) => return self.source.begin(partition, epoch, position),
             Err(error @ KafkaJournalError::Hanging { .. }) => return self.restore_again(partition, epoch, &error),
             Err(error) => return self.status.source.fail(SourceError::Journal(error.to_string())),
         };
@@ -152,7 +154,7 @@ impl Worker {
         self.status.source.note_error(reason);
         self.end_own();
         if let Some(restorer) = &self.restorer {
-            restorer.request(partition, epoch);
+            restorer.request(partition, epoch, Wanted::Ledger);
         }
     }
 

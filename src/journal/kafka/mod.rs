@@ -15,7 +15,7 @@ use std::time::Duration;
 
 pub use fill::{check_idle, fill, set_positions};
 use hashbrown::HashMap;
-pub use restore::{Restored, Restorer, snapshot};
+pub use restore::{Found, Restored, Restorer, Wanted, snapshot};
 pub use topics::{JournalTopics, TopicError, TopicKeeper};
 
 use super::Commit;

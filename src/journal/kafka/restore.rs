@@ -23,6 +23,24 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long it may be in the way: the time of a transaction, and that in which brokers look for those whose time is over.
 const PATIENCE: Duration = TRANSACTION_TIMEOUT.saturating_add(Duration::from_secs(10));
 
+/// What is asked of a partition.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted {
+    /// Its ledger.
+    Ledger,
+    /// Where to go on, of one that is only copied and has no journal.
+    Position,
+}
+
+/// What was asked of a partition.
+#[derive(Debug)]
+pub enum Found {
+    /// Its ledger.
+    Ledger(Box<Ledger>),
+    /// The group's position, once no transaction can change it any more; none where nothing was copied yet.
+    Position(Option<i64>),
+}
+
 /// A partition that was read back.
 #[derive(Debug)]
 pub struct Restored {
@@ -30,8 +48,8 @@ pub struct Restored {
     pub partition: Partition,
     /// For which assignment.
     pub epoch: Epoch,
-    /// Its ledger, or why there is none.
-    pub ledger: Result<Ledger, KafkaJournalError>,
+    /// What was asked, or why there is none.
+    pub found: Result<Found, KafkaJournalError>,
     /// How long it took.
     pub took: Duration,
 }
@@ -39,7 +57,7 @@ pub struct Restored {
 /// The threads that restore, each a partition at a time.
 #[derive(Debug)]
 pub struct Restorer {
-    requests: Sender<(Partition, Epoch)>,
+    requests: Sender<(Partition, Epoch, Wanted)>,
     restored: Receiver<Restored>,
     _threads: Vec<JoinHandle<()>>,
 }
@@ -61,8 +79,8 @@ impl Restorer {
     }
 
     /// Asks for a partition as of now.
-    pub fn request(&self, partition: Partition, epoch: Epoch) {
-        if self.requests.send((partition, epoch)).is_err() {
+    pub fn request(&self, partition: Partition, epoch: Epoch, wanted: Wanted) {
+        if self.requests.send((partition, epoch, wanted)).is_err() {
             tracing::error!("the threads that restore have ended");
         }
     }
@@ -78,18 +96,24 @@ fn restore_all(
     kafka: &Kafka,
     settings: Settings,
     watch: &SourceWatch,
-    requested: &Receiver<(Partition, Epoch)>,
+    requested: &Receiver<(Partition, Epoch, Wanted)>,
     restored: &Sender<Restored>,
 ) {
     let reader = LazyCell::new(|| Reader::new(kafka, settings));
-    for (partition, epoch) in requested {
+    for (partition, epoch, wanted) in requested {
         let began = Instant::now();
-        let ledger = match &*reader {
-            Ok(reader) => reader.restore(&Assigned { input: &partition, epoch, watch }),
-            Err(error) => Err(KafkaJournalError::Unreadable(error.clone())),
+        let assigned = Assigned { input: &partition, epoch, watch };
+        let found = match (&*reader, wanted) {
+            (Ok(reader), Wanted::Ledger) => {
+                reader.restore(&assigned).map(|ledger| ledger.map(|ledger| Found::Ledger(Box::new(ledger))))
+            }
+            (Ok(reader), Wanted::Position) => {
+                assigned.persistently(|| Ok(Found::Position(reader.committed.position(&partition)?)))
+            }
+            (Err(error), _) => Err(KafkaJournalError::Unreadable(error.clone())),
         };
-        let Some(ledger) = ledger.transpose() else { continue };
-        if restored.send(Restored { partition, epoch, ledger, took: began.elapsed() }).is_err() {
+        let Some(found) = found.transpose() else { continue };
+        if restored.send(Restored { partition, epoch, found, took: began.elapsed() }).is_err() {
             break;
         }
     }

@@ -137,7 +137,6 @@ impl Context {
                     }
                     position.map(Offset::Offset)
                 }
-                Start::Told { stored, .. } if stored.iter().any(|topic| **topic == *partition.topic) => None,
                 Start::Told { .. } => {
                     waiting.push(partition.clone());
                     // Any offset that is one, so that the partition can be told to go elsewhere.

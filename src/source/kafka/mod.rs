@@ -135,14 +135,13 @@ pub enum Start {
         /// Whether the journal was put back from a backup, and counted more before.
         is_behind: bool,
     },
-    /// Where the pipeline says, as soon as it has restored the partition.
+    /// Where the pipeline says, as soon as it has restored the partition or knows the group's position in it. librdkafka, left to
+    /// itself, begins anywhere when rebalances come while it asks for that.
     Told {
         /// The identity of this instance.
         instance: String,
         /// The mark of the group's positions.
         claim: &'static str,
-        /// Topics without a journal of their own, which are read from the group's positions.
-        stored: Vec<Arc<str>>,
     },
 }
 

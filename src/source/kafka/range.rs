@@ -137,6 +137,21 @@ impl RangeReader {
         Ok(committed.elements().into_iter().filter_map(position).collect())
     }
 
+    /// The group's position in a partition, if it has one. Of a reader to whom only transactions count that have ended, the
+    /// answer waits for those that would change it.
+    ///
+    /// # Errors
+    /// When the brokers do not say.
+    pub fn position(&self, partition: &Partition) -> Result<Option<i64>, SourceError> {
+        let asked = || -> KafkaResult<Option<i64>> {
+            let committed = self.group_positions(std::slice::from_ref(partition))?;
+            let Some(element) = committed.elements().into_iter().next() else { return Ok(None) };
+            element.error()?;
+            Ok(element.offset().to_raw().filter(|offset| *offset >= 0))
+        };
+        asked().map_err(|error| self.unreadable(partition, error.to_string()))
+    }
+
     /// The group's positions in these partitions, with what was noted beside them.
     pub(super) fn group_positions(&self, partitions: &[Partition]) -> KafkaResult<TopicPartitionList> {
         self.consumer.committed_offsets(list_of(partitions), REQUEST_TIMEOUT)

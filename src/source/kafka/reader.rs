@@ -369,21 +369,17 @@ impl Reader {
         })
     }
 
-    /// The pipeline has gone back to the last commit: every partition is assigned anew. Those with a journal in topics wait
-    /// until the pipeline says where to begin; of the others it is known here, or by the brokers.
+    /// The pipeline has gone back to the last commit: every partition is assigned anew. Where it is not known here where to
+    /// begin, they wait until the pipeline says so.
     fn begin_again(&mut self) {
-        let waits = |partition: &Partition| match &self.options.start {
-            Start::Told { stored, .. } => !stored.contains(&partition.topic),
-            Start::Known { .. } => false,
-        };
         let is_known = matches!(self.options.start, Start::Known { .. });
         let epoch = self.shared.next_epoch();
         let all: Vec<Partition> = {
             let mut state = self.shared.state();
             state.assigned.values_mut().for_each(|assigned| *assigned = epoch);
             state.running.clear();
-            for partition in state.assigned.keys().filter(|partition| !waits(partition)) {
-                let position = state.positions.get(partition).filter(|_| is_known).copied();
+            for partition in state.assigned.keys().filter(|_| is_known) {
+                let position = state.positions.get(partition).copied();
                 self.reading.starting.push((partition.clone(), epoch, position));
             }
             state.assigned.keys().cloned().collect()
