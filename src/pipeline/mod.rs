@@ -510,7 +510,7 @@ impl Pipeline {
             ledgers.of(partition).and_then(|ledger| ledger.state(partition)).map(|s| s.next_offset)
         };
         let is_there = |(partition, to): (&Partition, &i64)| position(partition).is_some_and(|at| at >= *to);
-        if !self.behind.as_ref().is_some_and(|behind| !behind.is_empty() && behind.iter().all(is_there)) {
+        if !self.behind.as_ref().is_some_and(|behind| behind.iter().all(is_there)) {
             return;
         }
         if let Journal::Sqlite(journal, _) = &mut self.parts.journal

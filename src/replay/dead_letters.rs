@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The mark of the positions in the topic of dead letters.
 const MARK: &str = "dead letters";
 
-/// A dead letter, and whether it is the first of its record: a commit that was tried again can have written it again.
+/// A dead letter, and whether it is the first of its record: a commit that is tried again writes all of its letters again.
 type Letter = (Record, bool);
 
 /// What became of dead letters.

@@ -32,7 +32,7 @@ pub enum Wanted {
     Position,
 }
 
-/// What was asked of a partition.
+/// What is known of a partition, as it was asked.
 #[derive(Debug)]
 pub enum Found {
     /// Its ledger.
@@ -48,7 +48,7 @@ pub struct Restored {
     pub partition: Partition,
     /// For which assignment.
     pub epoch: Epoch,
-    /// What was asked, or why there is none.
+    /// What was asked of it, or why that is not known.
     pub found: Result<Found, KafkaJournalError>,
     /// How long it took.
     pub took: Duration,
