@@ -102,7 +102,8 @@ impl Recount {
     /// Takes the next record of a partition; `time` is its time in milliseconds since 1970, where it has one.
     pub fn see(&mut self, partition: &Partition, offset: i64, time: Option<i64>, content: Content) {
         let watermark = self.watermarks.get(partition).copied().unwrap_or(i64::MIN);
-        let reached = watermark.max(time.unwrap_or(i64::MIN));
+        let is_time = |time: &i64| jiff::Timestamp::from_millisecond(*time).is_ok();
+        let reached = watermark.max(time.filter(is_time).unwrap_or(i64::MIN));
         self.watermarks.insert(partition.clone(), reached);
         let (source, tickets) = match content {
             Content::Refused => return count_record(&mut self.figures, partition, Outcome::DeadLetter),

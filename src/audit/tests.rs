@@ -186,6 +186,7 @@ fn late_events_and_retired_tickets_agree() {
     let mut both = Both::new(settings);
     both.ticket(0, Ticket { state: Some(State::Closed), ..event("a", 1) }, Findings::default());
     both.ticket(10, event("b", 1), Findings::default());
+    both.ticket(1_795_955_017_588_000, event("c", 1), Findings::default());
     assert_eq!(both.ticket(10, event("a", 2), Findings::default()), Outcome::Applied, "not yet over");
     both.ticket(21, event("b", 2), Findings::default());
     assert_eq!(both.ticket(21, event("a", 3), Findings::default()), Outcome::Late);

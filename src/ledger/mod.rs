@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use held::{Arrival, Delta, Effort, Held, Piece, best, compare};
@@ -209,6 +210,8 @@ impl Ledger {
     pub fn finish_record(&mut self, partition: u32, offset: i64, time: Option<i64>, outcome: Outcome) {
         let Some(state) = self.partitions.get_mut(partition as usize) else { return };
         state.next_offset = state.next_offset.max(offset + 1);
+        // What no calendar has, such as microseconds that were taken for milliseconds, would end every retention at once.
+        let time = time.filter(|time| Timestamp::from_millisecond(*time).is_ok());
         state.watermark = state.watermark.max(time.unwrap_or(i64::MIN));
         Arc::make_mut(&mut state.counters).add(Series::Records { outcome }, 1);
         self.changed_partitions.insert(partition);

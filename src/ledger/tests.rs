@@ -181,7 +181,10 @@ fn a_closed_ticket_leaves_after_its_retention_and_later_events_are_late() {
     ledger.finish_record(number, 0, Some(11_000), Outcome::Applied);
     ledger.retire();
     assert_eq!(ledger.tickets().count(), 1, "not yet over");
-    ledger.finish_record(number, 1, Some(11_001), Outcome::Ignored);
+    ledger.finish_record(number, 1, Some(1_795_955_017_588_000), Outcome::Ignored);
+    ledger.retire();
+    assert_eq!(ledger.tickets().count(), 1, "that is no time");
+    ledger.finish_record(number, 2, Some(11_001), Outcome::Ignored);
     ledger.retire();
     assert_eq!(ledger.tickets().count(), 0);
     assert_eq!(ledger.apply("itsm", number, 12_000, &event("a", 2), Findings::default()), Outcome::Late);
