@@ -187,6 +187,7 @@ impl Pipeline {
     /// Takes notice of how far these partitions had come when they were shown last.
     pub fn catch_up(&mut self, committed: HashMap<Partition, i64>) {
         self.behind = Some(committed);
+        self.leave_behind();
         self.publish();
     }
 
@@ -480,7 +481,7 @@ impl Pipeline {
         self.defects.retain(|defect, _| !is_past(defect));
         self.copied.values_mut().for_each(|(_, moved)| *moved = false);
         self.parts.ledgers.settle();
-        self.catch_up_if_there();
+        self.leave_behind();
         self.publish();
         self.parts.metrics.last_progress.set(unix_seconds());
         Ok(positions)
@@ -499,27 +500,21 @@ impl Pipeline {
     fn publish(&mut self) {
         let Some(behind) = &self.behind else { return };
         self.holds.note(&self.parts.ledgers, Instant::now());
-        let is_shown = |state: &PartitionState| behind.get(&state.partition).is_none_or(|to| state.next_offset >= *to);
+        let is_shown = |state: &PartitionState| !behind.contains_key(&state.partition);
         self.parts.metrics.publish(&self.parts.ledgers, is_shown);
     }
 
-    /// Takes notice when every partition holds what was shown of it.
-    fn catch_up_if_there(&mut self) {
-        let ledgers = &self.parts.ledgers;
-        let position = |partition: &Partition| {
-            ledgers.of(partition).and_then(|ledger| ledger.state(partition)).map(|s| s.next_offset)
-        };
-        let is_there = |(partition, to): (&Partition, &i64)| position(partition).is_some_and(|at| at >= *to);
-        if !self.behind.as_ref().is_some_and(|behind| behind.iter().all(is_there)) {
-            return;
-        }
-        if let Journal::Sqlite(journal, _) = &mut self.parts.journal
+    /// Takes notice of the partitions that hold by now what was shown of them.
+    fn leave_behind(&mut self) {
+        let (Some(behind), ledgers) = (&mut self.behind, &self.parts.ledgers) else { return };
+        let position = |partition: &Partition| Some(ledgers.of(partition)?.state(partition)?.next_offset);
+        behind.retain(|partition, shown| position(partition).is_none_or(|position| position < *shown));
+        if behind.is_empty()
+            && let Journal::Sqlite(journal, _) = &mut self.parts.journal
             && let Err(error) = journal.catch_up()
         {
             tracing::warn!(%error, "the journal cannot be marked as caught up; tried again with the next commit");
-            return;
         }
-        self.behind = Some(HashMap::new());
     }
 
     /// The next offset of each partition that moved since the last commit.

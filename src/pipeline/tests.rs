@@ -149,14 +149,22 @@ fn a_partition_that_was_shown_further_is_shown_from_there_on_and_holds_nothing_a
     pipeline.holds = Holds::new(Duration::from_secs(3600));
     pipeline.catch_up(HashMap::from([(Partition { topic: "t".into(), number: 0 }, 3)]));
     let effort = |version| format!("\"id\":\"1\",\"effort_seconds\":{version},\"group\":\"shop\"");
+    let value = |pipeline: &Pipeline, team: &str| {
+        let shown = shown(pipeline, "team_effort_seconds_total");
+        let line = shown.iter().find(|line| line.contains(team));
+        line.and_then(|line| line.rsplit(' ').next()).map(str::to_owned)
+    };
     for (version, shown_effort) in [(10, None), (20, None), (30, Some("30")), (40, Some("40"))] {
-        let records = [effort(version)];
         pipeline.release(Instant::now());
-        take(&mut pipeline, &[&records[0]]);
-        let shown = shown(&pipeline, "team_effort_seconds_total");
-        let value = shown.first().and_then(|line| line.rsplit(' ').next());
-        assert_eq!(value, shown_effort, "{shown:?}");
+        take(&mut pipeline, &[&effort(version)]);
+        assert_eq!(value(&pipeline, "shop").as_deref(), shown_effort);
     }
+    // What is new from there on is held at 0 as ever, also after the next assignment.
+    take(&mut pipeline, &["\"id\":\"2\",\"effort_seconds\":5,\"group\":\"new\""]);
+    pipeline.catch_up(HashMap::from([(Partition { topic: "t".into(), number: 0 }, 3)]));
+    pipeline.release(Instant::now());
+    pipeline.commit().unwrap();
+    assert_eq!((value(&pipeline, "shop").as_deref(), value(&pipeline, "new")), (Some("40"), None));
 }
 
 #[test]
