@@ -23,7 +23,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use hashbrown::HashMap;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaResult;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
@@ -300,6 +300,14 @@ pub fn partitions_of<C: ClientContext>(client: &Client<C>, topic: &Arc<str>) -> 
     let metadata = client.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
     let found = metadata.topics().iter().filter(|found| found.name() == &**topic).flat_map(|found| found.partitions());
     Ok(found.map(|partition| Partition { topic: topic.clone(), number: partition.id() }).collect())
+}
+
+/// The group's position in a partition, if it has one.
+fn position_of<C: ConsumerContext>(consumer: &BaseConsumer<C>, partition: &Partition) -> KafkaResult<Option<i64>> {
+    let committed = consumer.committed_offsets(list_of(std::slice::from_ref(partition)), REQUEST_TIMEOUT)?;
+    let Some(element) = committed.elements().into_iter().next() else { return Ok(None) };
+    element.error()?;
+    Ok(element.offset().to_raw().filter(|offset| *offset >= 0))
 }
 
 fn partitions(list: &TopicPartitionList) -> Vec<Partition> {

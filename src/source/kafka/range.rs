@@ -11,7 +11,7 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use super::{Counted, IDLE, REQUEST_TIMEOUT, SourceError, list_of, own, partitions_of};
+use super::{Counted, IDLE, REQUEST_TIMEOUT, SourceError, list_of, own, partitions_of, position_of};
 use crate::config::Kafka;
 use crate::record::{Partition, Record};
 
@@ -143,13 +143,7 @@ impl RangeReader {
     /// # Errors
     /// When the brokers do not say.
     pub fn position(&self, partition: &Partition) -> Result<Option<i64>, SourceError> {
-        let asked = || -> KafkaResult<Option<i64>> {
-            let committed = self.group_positions(std::slice::from_ref(partition))?;
-            let Some(element) = committed.elements().into_iter().next() else { return Ok(None) };
-            element.error()?;
-            Ok(element.offset().to_raw().filter(|offset| *offset >= 0))
-        };
-        asked().map_err(|error| self.unreadable(partition, error.to_string()))
+        position_of(&self.consumer, partition).map_err(|error| self.unreadable(partition, error.to_string()))
     }
 
     /// The group's positions in these partitions, with what was noted beside them.

@@ -17,7 +17,7 @@ use super::group::{Growth, Owners, SoleMember};
 use super::state::Shared;
 use super::{
     Command, Epoch, Fetched, IDLE, REQUEST_TIMEOUT, RangeReader, Rebalance, SourceError, SourceOptions, Start, Unready,
-    claim_position, list_of, own, partitions_of,
+    claim_position, list_of, own, partitions_of, position_of,
 };
 use crate::record::Partition;
 
@@ -246,15 +246,15 @@ impl Reader {
             if let Offset::Offset(offset) = element.offset() {
                 let partition = Partition { topic: element.topic().into(), number: element.partition() };
                 let mut state = self.shared.state();
+                let mut first = offset;
                 if claimed.is_some() {
                     state.committed_before.insert(partition.clone(), offset);
+                    if is_behind && !state.positions.contains_key(&partition) {
+                        tracing::warn!(%partition, "the backup knows nothing of it, so it is counted from its beginning");
+                        first = 0;
+                    }
                 }
-                if claimed.is_some() && is_behind && !state.positions.contains_key(&partition) {
-                    tracing::warn!(%partition, "the backup knows nothing of it, so it is counted from its beginning");
-                    state.positions.insert(partition, 0);
-                } else {
-                    state.positions.entry(partition).or_insert(offset);
-                }
+                state.positions.entry(partition).or_insert(first);
             }
         }
         Ok(())
@@ -358,12 +358,9 @@ impl Reader {
 
     /// Where to begin a partition that has no journal yet.
     fn first_offset(&self, partition: &Partition) -> KafkaResult<Offset> {
-        let committed = self.consumer.committed_offsets(list_of(std::slice::from_ref(partition)), REQUEST_TIMEOUT)?;
-        let committed =
-            committed.elements().first().map(|element| element.error().map(|()| element.offset())).transpose()?;
         let reset = self.options.kafka.librdkafka.get("auto.offset.reset");
-        Ok(match (committed, reset.map(|reset| reset.reveal())) {
-            (Some(Offset::Offset(offset)), _) => Offset::Offset(offset),
+        Ok(match (position_of(&self.consumer, partition)?, reset.map(|reset| reset.reveal())) {
+            (Some(position), _) => Offset::Offset(position),
             (_, Some("latest" | "largest" | "end")) => Offset::End,
             _ => Offset::Beginning,
         })
