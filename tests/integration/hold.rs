@@ -3,17 +3,20 @@
 use crate::prometheus::Server;
 use crate::support::*;
 
-/// Without the hold the increase lacked what each series showed first. Where the hold was kept in memory only, it lacked
-/// what was counted before the kill.
 #[test]
-fn the_increase_over_the_whole_run_is_the_true_total_although_the_process_was_killed_at_the_start() {
-    let (Some(broker), Some(program)) = (Broker::shared(), given("CUSTOMER_REACH_TEST_PROMETHEUS")) else { return };
-    for journal in ["sqlite", "kafka"] {
-        increase_is_true(&broker, &program, journal);
-    }
+fn the_increase_over_the_whole_run_is_the_true_total_although_the_process_was_killed_at_the_start_with_sqlite() {
+    increase_is_true("sqlite");
 }
 
-fn increase_is_true(broker: &Broker, program: &str, journal: &str) {
+#[test]
+fn the_increase_over_the_whole_run_is_the_true_total_although_the_process_was_killed_at_the_start_with_kafka() {
+    increase_is_true("kafka");
+}
+
+/// Without the hold the increase lacked what each series showed first. Where the hold was kept in memory only, it lacked
+/// what was counted before the kill.
+fn increase_is_true(journal: &str) {
+    let (Some(broker), Some(program)) = (Broker::shared(), given("CUSTOMER_REACH_TEST_PROMETHEUS")) else { return };
     let topic = unique(&format!("hold-{journal}"));
     broker.create_topic(&topic, 2);
     let folder = tempfile::tempdir().unwrap();
@@ -22,7 +25,7 @@ fn increase_is_true(broker: &Broker, program: &str, journal: &str) {
     let settings = [
         format!("journal.kind={journal}"),
         format!("http.listen=127.0.0.1:{port}"),
-        "metrics.zero_hold=4s".to_owned(),
+        "metrics.zero_hold=8s".to_owned(),
         "kafka.librdkafka.session.timeout.ms=6000".to_owned(),
     ];
     let settings = settings.each_ref().map(String::as_str);
@@ -30,10 +33,10 @@ fn increase_is_true(broker: &Broker, program: &str, journal: &str) {
     // All of it is counted at once, and nobody has scraped anything when the process dies.
     broker.produce(&topic, &messages);
     let first = Instance::start(&config, &settings);
-    until("all is committed", || committed(broker, &topic).filter(|count| *count == messages.len() as i64));
+    until("all is committed", || committed(&broker, &topic).filter(|count| *count == messages.len() as i64));
     assert_eq!(sum(&first.ledger_metrics(), "customer_reach_records_total", &[]), 0.0, "held at zero");
     first.kill();
-    let server = Server::start(program, folder.path(), &[&format!("127.0.0.1:{port}")]);
+    let server = Server::start(&program, folder.path(), &[&format!("127.0.0.1:{port}")]);
     let second = Instance::start(&config, &settings);
     second.wait_for_records(&topic, messages.len());
     let applied = sum(&second.metrics(), "customer_reach_records_total", &["outcome=\"applied\""]);

@@ -15,7 +15,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts Prometheus with the shipped rules, scraping instances every second.
+    /// Starts Prometheus with the shipped rules, and returns when it scrapes instances every second, running or not. It
+    /// is ready some seconds before that: it looks for new targets every 5 s.
     pub fn start(program: &str, folder: &Path, targets: &[&str]) -> Self {
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/customer-reach.rules.yml");
         let rules = folder.join("rules.yml");
@@ -44,6 +45,7 @@ impl Server {
         until("Prometheus is ready", || {
             get(&format!("http://{}/-/ready", server.address)).filter(|(status, _)| *status == 200)
         });
+        until("Prometheus scrapes", || server.value("count(up)").filter(|scraped| *scraped == targets.len() as f64));
         server
     }
 
