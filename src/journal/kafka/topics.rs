@@ -13,6 +13,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use crate::config::{Input, Kafka};
 use crate::record::Partition;
 use crate::sink::Standalone;
+use crate::source::kafka::ends_of;
 
 /// How long the brokers may take for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -286,9 +287,7 @@ impl TopicKeeper {
 
     /// The first offset of each of a topic's partitions, and the one behind the last.
     fn ends(&self, topic: &str) -> KafkaResult<Vec<(i64, i64)>> {
-        let ends = |partition: Partition| {
-            self.standalone.consumer().fetch_watermarks(topic, partition.number, REQUEST_TIMEOUT)
-        };
+        let ends = |partition| ends_of(self.standalone.consumer().client(), &partition);
         self.standalone.partitions_of(&topic.into())?.into_iter().map(ends).collect()
     }
 
@@ -318,6 +317,10 @@ impl TopicKeeper {
             let described = described.map_err(|code| self.unknown(topic, code))?;
             let set = |entry: ConfigEntry| Some((entry.name, entry.value?));
             settings.extend(described.entries.into_iter().filter_map(set));
+        }
+        // So answers a broker that has not heard yet of a topic which another has just made.
+        if settings.is_empty() {
+            return Err(self.unknown(topic, "its settings are not known yet"));
         }
         Ok(Some(Found { partitions, settings }))
     }

@@ -302,6 +302,19 @@ pub fn partitions_of<C: ClientContext>(client: &Client<C>, topic: &Arc<str>) -> 
     Ok(found.map(|partition| Partition { topic: topic.clone(), number: partition.id() }).collect())
 }
 
+/// The first offset that a partition still holds, and the one behind the last.
+///
+/// # Errors
+/// When the brokers do not say.
+pub fn ends_of<C: ClientContext>(client: &Client<C>, partition: &Partition) -> KafkaResult<(i64, i64)> {
+    let ends = || client.fetch_watermarks(&partition.topic, partition.number, REQUEST_TIMEOUT);
+    ends().or_else(|_| {
+        // librdkafka goes on asking the leader that it knows, away or not; who leads now it learns from the topic's metadata.
+        partitions_of(client, &partition.topic)?;
+        ends()
+    })
+}
+
 /// The group's position in a partition, if it has one.
 fn position_of<C: ConsumerContext>(consumer: &BaseConsumer<C>, partition: &Partition) -> KafkaResult<Option<i64>> {
     let committed = consumer.committed_offsets(list_of(std::slice::from_ref(partition)), REQUEST_TIMEOUT)?;

@@ -11,7 +11,7 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use super::{Counted, IDLE, REQUEST_TIMEOUT, SourceError, list_of, own, partitions_of, position_of};
+use super::{Counted, IDLE, REQUEST_TIMEOUT, SourceError, ends_of, list_of, own, partitions_of, position_of};
 use crate::config::Kafka;
 use crate::record::{Partition, Record};
 
@@ -69,8 +69,7 @@ impl RangeReader {
     /// # Errors
     /// When the brokers do not say.
     pub fn ends(&self, partition: &Partition) -> Result<(i64, i64), SourceError> {
-        let watermarks = self.consumer.fetch_watermarks(&partition.topic, partition.number, REQUEST_TIMEOUT);
-        watermarks.map_err(|error| self.unreadable(partition, error.to_string()))
+        ends_of(self.consumer.client(), partition).map_err(|error| self.unreadable(partition, error.to_string()))
     }
 
     /// The first offset that a partition still holds.

@@ -17,7 +17,7 @@ use super::group::{Growth, Owners, SoleMember};
 use super::state::Shared;
 use super::{
     Command, Epoch, Fetched, IDLE, REQUEST_TIMEOUT, RangeReader, Rebalance, SourceError, SourceOptions, Start, Unready,
-    claim_position, list_of, own, partitions_of, position_of,
+    claim_position, ends_of, list_of, own, partitions_of, position_of,
 };
 use crate::record::Partition;
 
@@ -283,8 +283,8 @@ impl Reader {
     /// The first offset and the one behind the last; `None` when stopped before the brokers answer.
     fn watermarks(&self, partition: &Partition) -> Option<(i64, i64)> {
         self.shared.until_answered(|| {
-            let ends = self.consumer.fetch_watermarks(&partition.topic, partition.number, REQUEST_TIMEOUT);
-            ends.map_err(|error| format!("the ends of {partition} cannot be read: {error}"))
+            ends_of(self.consumer.client(), partition)
+                .map_err(|error| format!("the ends of {partition} cannot be read: {error}"))
         })
     }
 
