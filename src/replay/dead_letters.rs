@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashSet;
@@ -81,7 +82,7 @@ pub fn resend(config: &Config, topic: &str) -> Result<Resent, ResendError> {
 
 fn send(
     producer: &Producer,
-    group: &ConsumerGroupMetadata,
+    group: &Arc<ConsumerGroupMetadata>,
     config: &Config,
     letters: &[Letter],
     resent: &mut Resent,
@@ -90,7 +91,7 @@ fn send(
     let first: Vec<&Record> = letters.iter().filter(|(_, is_first)| *is_first).map(|(letter, _)| letter).collect();
     let records: Vec<(Partition, Outgoing)> = first.iter().filter_map(|letter| original(letter, config)).collect();
     let offsets = [(last.partition.clone(), last.offset + 1)];
-    producer.transact(&Positions { group, offsets: &offsets, journal: MARK }, || {
+    producer.transact(&Positions { group: group.clone(), offsets: &offsets, journal: MARK }, || {
         records.iter().for_each(|(_, record)| producer.send(record));
         Ok::<_, ResendError>(())
     })?;

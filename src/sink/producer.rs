@@ -75,7 +75,7 @@ impl Reports {
 }
 
 /// A producer for any topics.
-pub struct Producer(BaseProducer<Reports>);
+pub struct Producer(Arc<BaseProducer<Reports>>);
 
 /// One record to be produced.
 #[derive(Clone, Debug)]
@@ -149,11 +149,11 @@ impl Producer {
         own.iter().for_each(|(property, value)| _ = config.set(*property, *value));
         let passed = kafka.properties(&["transaction.", "compression."]);
         passed.for_each(|(property, value)| _ = config.set(property, value));
-        Ok(Self(config.create_with_context(Reports::default())?))
+        Ok(Self(Arc::new(config.create_with_context(Reports::default())?)))
     }
 
     /// librdkafka's producer, for its transactions.
-    pub fn client(&self) -> &BaseProducer<Reports> {
+    pub fn client(&self) -> &Arc<BaseProducer<Reports>> {
         &self.0
     }
 

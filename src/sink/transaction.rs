@@ -19,6 +19,8 @@ use crate::source::kafka::{claim, partitions_of};
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request is made again where librdkafka says that this may help.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long to wait before that, for librdkafka may refuse at once.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a transaction did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +57,7 @@ impl TransactionError {
 /// The positions of a group that go with a transaction.
 pub struct Positions<'a> {
     /// Who sets them; brokers refuse a member that has lost its partitions.
-    pub group: &'a ConsumerGroupMetadata,
+    pub group: Arc<ConsumerGroupMetadata>,
     /// The offset of the next record to take.
     pub offsets: &'a [(Partition, i64)],
     /// The mark of the journal that they belong to.
@@ -87,14 +89,17 @@ impl Producer {
     ) -> Result<(), E> {
         // It only fails where the one before has not ended.
         self.client().begin_transaction().map_err(|error| TransactionError::Lost(error.to_string()))?;
-        let sent = send().and_then(|()| Ok(self.settle().map_err(TransactionError::from)?));
-        let ended = sent.and_then(|()| Ok(self.send_positions(positions)?));
-        match ended {
-            Ok(()) => Ok(self.end()?),
-            Err(error) => match self.abort() {
-                Ok(()) => Err(error),
-                Err(failed) => Err(TransactionError::Lost(format!("{error}; {failed}")).into()),
+        let error = match send().and_then(|()| Ok(self.settle().map_err(TransactionError::from)?)) {
+            Ok(()) => match self.send_positions(positions) {
+                Ok(()) => return Ok(self.end()?),
+                Err(lost @ TransactionError::Lost(_)) => return Err(lost.into()),
+                Err(error) => error.into(),
             },
+            Err(error) => error,
+        };
+        match self.abort() {
+            Ok(()) => Err(error),
+            Err(failed) => Err(TransactionError::Lost(format!("{error}; {failed}")).into()),
         }
     }
 
@@ -107,7 +112,9 @@ impl Producer {
         self.client().begin_transaction().map_err(|error| TransactionError::Lost(error.to_string()))?;
         partitions.iter().for_each(|partition| self.send_to(partition, &[], &[]));
         let sent = self.settle().map_err(TransactionError::from).and_then(|()| self.send_positions(positions));
-        self.abort()?;
+        if !matches!(sent, Err(TransactionError::Lost(_))) {
+            self.abort()?;
+        }
         sent
     }
 
@@ -116,8 +123,14 @@ impl Producer {
         if offsets.count() == 0 {
             return Ok(());
         }
-        retried(|| self.client().send_offsets_to_transaction(&offsets, positions.group, REQUEST_TIMEOUT))
-            .map_err(|error| TransactionError::of(&error))
+        let (client, group) = (self.client().clone(), positions.group.clone());
+        let sent = within(REQUEST_TIMEOUT, move || {
+            retried(|| client.send_offsets_to_transaction(&offsets, &group, REQUEST_TIMEOUT))
+        });
+        match sent {
+            Some(sent) => sent.map_err(|error| TransactionError::of(&error)),
+            None => Err(TransactionError::Lost("the group's coordinator does not answer".to_owned())),
+        }
     }
 
     fn end(&self) -> Result<(), TransactionError> {
@@ -181,8 +194,8 @@ impl Standalone {
     ///
     /// # Errors
     /// When librdkafka gives nothing.
-    pub fn group(&self) -> Result<ConsumerGroupMetadata, TransactionError> {
-        self.0.group_metadata().ok_or_else(|| TransactionError::aborted("a consumer without a group"))
+    pub fn group(&self) -> Result<Arc<ConsumerGroupMetadata>, TransactionError> {
+        self.0.group_metadata().map(Arc::new).ok_or_else(|| TransactionError::aborted("a consumer without a group"))
     }
 
     /// A topic's partitions; none where it does not exist.
@@ -208,10 +221,20 @@ fn retried(mut request: impl FnMut() -> Result<(), KafkaError>) -> Result<(), Ka
     loop {
         match request() {
             Err(error) if transaction_error(&error).is_some_and(RDKafkaError::is_retriable) && Instant::now() < end => {
+                std::thread::park_timeout(PAUSE);
             }
             other => return other,
         }
     }
+}
+
+/// The answer of a request, if it comes in time; the request is left to itself otherwise. librdkafka waits without end, and
+/// whatever timeout it is given, for a coordinator that died with a request under way
+/// (<https://github.com/confluentinc/librdkafka/issues/5456>).
+fn within<T: Send + 'static>(limit: Duration, request: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, answer) = crossbeam_channel::bounded(1);
+    std::thread::Builder::new().name("transaction".into()).spawn(move || sender.send(request())).ok()?;
+    answer.recv_timeout(limit).ok()
 }
 
 fn transaction_error(error: &KafkaError) -> Option<&RDKafkaError> {

@@ -64,7 +64,7 @@ pub fn fill(
     }
     let producer = Producer::of_transactions(kafka, &format!("{}-import", kafka.group), TIMEOUT)?;
     let group = Standalone::new(kafka)?.group()?;
-    let positions = Positions { group: &group, offsets: positions, journal: CLAIM };
+    let positions = Positions { group, offsets: positions, journal: CLAIM };
     producer.transact(&positions, || write(&producer, &topics, ledgers))
 }
 

@@ -229,7 +229,7 @@ impl KafkaJournal {
         let group = self.standalone.group()?;
         // A position that nobody reads, should the end of this be lost as well.
         let position: Vec<_> = partitions.first().map(|journal| (journal.clone(), 0)).into_iter().collect();
-        let ended = producer.abort_with(&partitions, &Positions { group: &group, offsets: &position, journal: CLAIM });
+        let ended = producer.abort_with(&partitions, &Positions { group, offsets: &position, journal: CLAIM });
         if !matches!(ended, Err(TransactionError::Lost(_))) {
             self.producer = Some(producer);
         }
@@ -262,7 +262,7 @@ impl KafkaJournal {
         let Some(producer) = &self.producer else { return Ok(()) };
         self.check_sizes(commit.positions)?;
         let group = self.membership.get().ok_or(KafkaJournalError::NoMember)?;
-        let positions = Positions { group: &group, offsets: commit.positions, journal: CLAIM };
+        let positions = Positions { group, offsets: commit.positions, journal: CLAIM };
         match producer.transact(&positions, || self.send(producer, commit)) {
             Ok(()) => {
                 for ledger in commit.ledgers.iter() {
