@@ -21,7 +21,7 @@ fn increase_is_true(journal: &str) {
     broker.create_topic(&topic, 2);
     let folder = tempfile::tempdir().unwrap();
     let config = write_config(folder.path(), &broker.address, &topic, &topic);
-    let port = free_port();
+    let port = listening_port();
     let settings = [
         format!("journal.kind={journal}"),
         format!("http.listen=127.0.0.1:{port}"),
@@ -64,9 +64,4 @@ fn increase_is_true(journal: &str) {
 /// How many records the group has committed, as Kafka itself says.
 fn committed(broker: &Broker, group: &str) -> Option<i64> {
     broker.committed(group, group)
-}
-
-/// A port that nobody listens on at the moment.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

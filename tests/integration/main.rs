@@ -11,6 +11,7 @@
 )]
 
 mod bad;
+mod cluster;
 mod dead_letters;
 mod demo;
 mod faults;

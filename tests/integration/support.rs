@@ -1,6 +1,7 @@
 //! The tools of the tests: brokers, instances of the binary, scrapes, and invented tickets with an independent recount.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,6 +19,13 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
 use crate::proxy::Proxy;
+
+/// A port that nobody listens on at the moment, and which Linux gives no outgoing connection (those are 32768 and up).
+pub fn listening_port() -> u16 {
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut random = Random::new(RandomState::new().build_hasher().finish());
+    std::iter::repeat_with(|| 20_000 + random.below(12_000) as u16).find(is_free).unwrap()
+}
 
 /// How long anything may take before a test fails.
 pub const LIMIT: Duration = Duration::from_secs(180);
@@ -59,8 +67,12 @@ pub struct Broker {
 impl Broker {
     /// The broker that all tests share; it must not be stopped.
     pub fn shared() -> Option<Self> {
-        let (address, tools) = (given("CUSTOMER_REACH_TEST_BROKER")?, given("CUSTOMER_REACH_TEST_KAFKA")?);
-        Some(Self { address, own: None, tools: tools.into() })
+        Self::at(&given("CUSTOMER_REACH_TEST_BROKER")?)
+    }
+
+    /// Brokers that run already.
+    pub fn at(address: &str) -> Option<Self> {
+        Some(Self { address: address.to_owned(), own: None, tools: given("CUSTOMER_REACH_TEST_KAFKA")?.into() })
     }
 
     /// A broker that the test may stop.
@@ -137,6 +149,8 @@ impl Broker {
     pub fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.address).set("message.max.bytes", "100000000");
+        // What is sent again because a broker died is not there twice.
+        config.set("enable.idempotence", "true");
         config
     }
 
@@ -172,7 +186,8 @@ impl Broker {
 
     fn create_topic_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
         let (admin, runtime) = self.admin();
-        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        // As many copies as the brokers have by default.
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
         let new = settings.iter().fold(new, |new, (key, value)| new.set(key, value));
         let made = runtime.block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
         assert!(made.iter().all(Result::is_ok), "{made:?}");
@@ -197,6 +212,12 @@ impl Broker {
         let mut all: Vec<_> = own.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect();
         all.sort();
         all
+    }
+
+    /// Whether every partition of every topic has so many copies that are not behind.
+    pub fn has_copies(&self, copies: usize) -> bool {
+        let metadata = self.admin().0.inner().fetch_metadata(None, LIMIT).unwrap();
+        metadata.topics().iter().flat_map(|topic| topic.partitions()).all(|partition| partition.isr().len() == copies)
     }
 
     /// Deletes a topic and waits until it is gone.

@@ -2,6 +2,7 @@
 
 use rdkafka::producer::Producer;
 
+use crate::cluster::Cluster;
 use crate::fleet::{Fleet, Journal};
 use crate::support::*;
 
@@ -31,6 +32,40 @@ fn counts_exactly_while_its_broker_dies(journal: Journal, instances: usize) {
         fleet.wait_for_at_least(before + 200);
         // The last time it is killed with everything still to be counted or to be committed.
         fleet.broker_dies(&broker);
+    }
+    fleet.assert_counted(&messages);
+    fleet.end();
+}
+
+#[test]
+fn an_instance_with_a_file_counts_exactly_while_the_brokers_of_a_cluster_die_in_turn() {
+    counts_exactly_while_brokers_die_in_turn(Journal::Sqlite, 1);
+}
+
+/// Tried without an end to the wait for the group's coordinator, and without asking who leads a partition that cannot be
+/// read: it stood until the broker was back.
+#[test]
+fn two_instances_with_topics_count_exactly_while_the_brokers_of_a_cluster_die_in_turn() {
+    counts_exactly_while_brokers_die_in_turn(Journal::Kafka, 2);
+}
+
+fn counts_exactly_while_brokers_die_in_turn(journal: Journal, instances: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(cluster) = Cluster::start(folder.path()) else { return };
+    let topic = "turns";
+    cluster.all.create_topic(topic, 4);
+    let messages = invented(52, 6_000);
+    let mut fleet = Fleet::new(&cluster.all.address, topic, journal, instances);
+    fleet.start_all();
+    for (number, part) in messages.chunks(2_000).enumerate() {
+        let before = fleet.records();
+        cluster.all.produce(topic, &part[..1_000]);
+        fleet.wait_for_at_least(before + 200);
+        cluster.kill(number);
+        cluster.all.produce(topic, &part[1_000..]);
+        // The others take over what it led: partitions, the group, transactions.
+        fleet.wait_for_at_least(before + 1_500);
+        cluster.brokers[number].control("restart");
     }
     fleet.assert_counted(&messages);
     fleet.end();
