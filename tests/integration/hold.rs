@@ -33,7 +33,7 @@ fn increase_is_true(journal: &str) {
     // All of it is counted at once, and nobody has scraped anything when the process dies.
     broker.produce(&topic, &messages);
     let first = Instance::start(&config, &settings);
-    until("all is committed", || committed(&broker, &topic).filter(|count| *count == messages.len() as i64));
+    until("all is committed", || broker.committed(&topic, &topic).filter(|count| *count == messages.len() as i64));
     assert_eq!(sum(&first.ledger_metrics(), "customer_reach_records_total", &[]), 0.0, "held at zero");
     first.kill();
     let server = Server::start(&program, folder.path(), &[&format!("127.0.0.1:{port}")]);
@@ -59,9 +59,4 @@ fn increase_is_true(journal: &str) {
         assert!(increase >= raw && increase <= raw * 1.3, "{query}: {increase} of {truth}");
     }
     assert!(second.terminate());
-}
-
-/// How many records the group has committed, as Kafka itself says.
-fn committed(broker: &Broker, group: &str) -> Option<i64> {
-    broker.committed(group, group)
 }

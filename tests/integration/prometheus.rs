@@ -32,8 +32,7 @@ impl Server {
              scrape_configs:\n  - job_name: customer-reach\n    static_configs: [{{ targets: {targets:?} }}]\n"
         );
         std::fs::write(folder.join("prometheus.yml"), config).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
+        let address = format!("127.0.0.1:{}", listening_port());
         let child = Command::new(program)
             .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", folder.join("tsdb").display()))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseRecord, Producer};
 
 use tempfile::TempDir;
 
@@ -12,7 +12,7 @@ use crate::support::*;
 /// Spreads messages over the partitions of a topic without regard to their tickets: some have no key, the others one that
 /// changes during the ticket's life.
 fn scatter(broker: &Broker, topic: &str, partitions: i32, messages: &[Message]) {
-    let producer: BaseProducer = broker.config().create().unwrap();
+    let producer = broker.producer();
     let mut random = Random::new(5);
     for message in messages {
         let partition = random.below(partitions as u64) as i32;

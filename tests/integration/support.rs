@@ -149,9 +149,12 @@ impl Broker {
     pub fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.address).set("message.max.bytes", "100000000");
-        // What is sent again because a broker died is not there twice.
-        config.set("enable.idempotence", "true");
         config
+    }
+
+    /// A producer of which nothing is there twice that is sent again because a broker died.
+    pub fn producer(&self) -> BaseProducer {
+        self.config().set("enable.idempotence", "true").create().unwrap()
     }
 
     fn admin(&self) -> (AdminClient<DefaultClientContext>, tokio::runtime::Runtime) {
@@ -268,7 +271,7 @@ impl Broker {
 
     /// Produces messages with our own client library.
     pub fn produce(&self, topic: &str, messages: &[Message]) {
-        let producer: BaseProducer = self.config().create().unwrap();
+        let producer = self.producer();
         for message in messages {
             let mut record = BaseRecord::to(topic).key(message.key.as_bytes());
             if let Some(value) = &message.value {
@@ -281,12 +284,12 @@ impl Broker {
 
     /// Produces records as they are: key and value.
     pub fn produce_bytes(&self, topic: &str, records: &[KeyAndValue]) {
-        send_bytes(&self.config().create().unwrap(), topic, records);
+        send_bytes(&self.producer(), topic, records);
     }
 
     /// Produces every record of a topic with one partition once more, as a commit does that is tried again.
     pub fn produce_again(&self, topic: &str) {
-        let producer: BaseProducer = self.config().create().unwrap();
+        let producer = self.producer();
         for Bytes { timestamp, key, headers, value } in self.read_bytes(topic) {
             let headers = headers
                 .iter()
@@ -321,7 +324,7 @@ impl Broker {
 
     /// Produces records with their time and, where it is given, to their partition.
     pub fn produce_timed(&self, topic: &str, records: &[(Option<i32>, i64, Message)]) {
-        let producer: BaseProducer = self.config().create().unwrap();
+        let producer = self.producer();
         for (partition, time, message) in records {
             let mut record = BaseRecord::to(topic).key(&message.key).timestamp(*time);
             (record.partition, record.payload) = (*partition, message.value.as_ref());
